@@ -1,0 +1,107 @@
+"""Make labelled images of layouts with a trained model. The same command again continues an interrupted run."""
+
+import json
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from stay_diffusion.config import RunConfig, SampleRun, dump, parse
+
+
+def main() -> int:
+    run, given, switches = parse(SampleRun, __doc__)
+    if switches["print_config"]:
+        print(dump(run), end="")
+        return 0
+    sample, respacing = settled(run, given)
+
+    # Imported only now, so that --help and mistyped flags answer at once.
+    from stay_diffusion import factory
+    from stay_diffusion.checkpoint import sha256
+    from stay_diffusion.device import pick_device
+    from stay_diffusion.sampling.export import ResultsFolder
+    from stay_diffusion.sampling.generate import generate_all
+    from stay_diffusion.sampling.layouts import choose, from_dataset, from_file
+
+    # The trained model
+    weights = Path(sample.model_path)
+    fallback = RunConfig(data=run.data, model=run.model, diffusion=run.diffusion)
+    config = factory.trained_config(weights, given, fallback, "model_path")
+    device = pick_device(sample.device)
+    model = factory.load_trained(config, weights, device)
+    vocabulary = factory.vocabulary_of(config)
+    shape = (config.model.image_channels, config.model.image_size, config.model.image_size)
+
+    # What to make
+    if sample.layouts in ("train", "val"):
+        records, _ = factory.read_split(config.data, sample.layouts)
+        available = from_dataset(factory.build_dataset(records, config, augment=False))
+    else:
+        available = from_file(Path(sample.layouts), vocabulary)
+    items = choose(available, sample.num_samples)
+    settings = {
+        "seed": sample.seed,
+        "s": sample.s,
+        "sampler": sample.sampler,
+        "timestep_respacing": respacing,
+        "eta": sample.eta,
+        "clip_denoised": sample.clip_denoised,
+        "image_size": config.model.image_size,
+        "checkpoint": str(weights.resolve()),
+        "checkpoint_sha256": sha256(weights),
+    }
+
+    # Where, and what of it is done already
+    results = ResultsFolder(Path(sample.results_path or weights.parent / "samples"), vocabulary)
+    done = results.done(items, settings)
+    print(f"{len(items)} images from {len(available)} layouts ({sample.layouts}), {len(done)} of them done already")
+    print(f"weights: {settings['checkpoint']} (sha256 {settings['checkpoint_sha256'][:12]})")
+    if switches["dry_run"]:
+        print(json.dumps(settings, indent=2))
+        return 0
+
+    # Make them
+    results.open()
+    generate_all(
+        model,
+        factory.build_diffusion(config.diffusion),
+        items,
+        vocabulary,
+        shape,
+        sample,
+        respacing,
+        device,
+        on_image=lambda index, item, image: results.add(index, item, image, settings),
+        done=done,
+    )
+    results.finish(items, sample.save_npz)
+    print(f"samples, labels and manifest: {results.path.resolve()}")
+    print(f"contact sheet: {(results.path / 'preview.png').resolve()}")
+    return 0
+
+
+def settled(run: SampleRun, given: dict):
+    """The sampling options with the tradition's names resolved, and the steps to visit."""
+    sample, respacing = run.sample, run.diffusion.timestep_respacing
+    if not sample.model_path:
+        raise ValueError("--model_path: needed, the weights to sample from")
+    if sample.batch_size < 1 or sample.num_samples < 0 or sample.num_steps < 1:
+        raise ValueError("--batch_size and --num_steps are at least 1, --num_samples at least 0")
+    if sample.use_ddim:
+        if given.get("sampler", "ddim") != "ddim":
+            raise ValueError(f"--use_ddim True contradicts --sampler {sample.sampler}")
+        sample = replace(sample, sampler="ddim")
+    if sample.eta and sample.sampler != "ddim":
+        raise ValueError(f"--eta {sample.eta}: only ddim takes it, not {sample.sampler}")
+    if respacing and "num_steps" in given:
+        raise ValueError(f"--num_steps {sample.num_steps} and --timestep_respacing {respacing}: give one of them")
+    return sample, respacing or f"logsnr{sample.num_steps}"
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

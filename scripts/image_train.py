@@ -1,0 +1,147 @@
+"""Train a layout-to-image diffusion model. The same command again continues an interrupted run."""
+
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from stay_diffusion.config import RunConfig, contradictions, dump, flatten, load, parse, unflatten
+
+
+def main() -> int:
+    config, given, switches = parse(RunConfig, __doc__)
+    if switches["print_config"]:
+        print(dump(config), end="")
+        return 0
+
+    # Imported only now, so that --help and mistyped flags answer at once.
+    import torch
+
+    from stay_diffusion import factory
+    from stay_diffusion.checkpoint import RunFolder, load_weights
+    from stay_diffusion.data.loader import batches, in_order
+    from stay_diffusion.device import pick_device
+    from stay_diffusion.diffusion.gaussian_diffusion import respace
+    from stay_diffusion.sampling.training_preview import TrainingPreview
+    from stay_diffusion.training.train_loop import Periodic, TrainingState, train
+    from stay_diffusion.training.validation import Validation
+
+    # What to train: an earlier run of this folder, a fine-tune from weights, or a new run
+    folder = RunFolder.named(config.train.logdir)
+    resumed_step = max(folder.steps(), default=0)
+    weights = None if resumed_step else config.train.resume_checkpoint
+    if resumed_step:
+        config = continued(folder, given, resumed_step)
+    elif weights:
+        trained = factory.trained_config(Path(weights), given, config, "resume_checkpoint")
+        config = replace(config, data=trained.data, model=trained.model, diffusion=trained.diffusion)
+    options = config.train
+
+    # Data
+    train_records, vocabulary = factory.read_split(config.data, "train")
+    config = factory.with_vocabulary(config, vocabulary)
+    watched = max(options.val_images if options.val_interval else 0, options.preview_images if options.preview_interval else 0)
+    val_records = factory.read_split(config.data, "val")[0][:watched] if watched else []
+    train_set = factory.build_dataset(train_records, config, augment=True)
+    val_set = factory.build_dataset(val_records[: options.val_images], config, augment=False)
+    preview_set = factory.build_dataset(val_records[: options.preview_images], config, augment=False)
+
+    # Model and diffusion
+    torch.manual_seed(options.seed)
+    device = pick_device()
+    model = factory.build_model(config)
+    diffusion = respace(factory.build_diffusion(config.diffusion), config.diffusion.timestep_respacing)
+    if weights:
+        load_weights(model, Path(weights))
+    describe(config, model, diffusion, len(train_set), len(val_set))
+    if switches["dry_run"]:
+        draw_batch(train_set, options.batch_size, options.seed, folder.path)
+        return 0
+
+    # The run folder, and where in it we are
+    state = TrainingState(config, model, diffusion, device)
+    folder.open()
+    if resumed_step:
+        state.restore(folder, resumed_step, config)
+    folder.write_config(config)
+    print(f"run folder: {folder.path.resolve()}, {started(weights, resumed_step)}; {device}, {state.precision}", flush=True)
+    if options.last_step and state.step >= options.last_step:
+        print(f"already at step {state.step}: nothing to do (a larger --max_steps goes on)")
+        return 0
+
+    # Train
+    stream = batches(
+        train_set,
+        options.batch_size,
+        options.seed,
+        start=state.samples,
+        num_workers=config.data.num_workers,
+        pin_memory=device.type == "cuda",
+    )
+    val_batches = list(in_order(val_set, options.batch_size)) if options.val_interval else []
+    periodic = []
+    if options.val_interval:
+        periodic.append(Periodic(options.val_interval, Validation(val_batches, folder, diffusion, options.seed)))
+    if options.preview_interval:
+        preview = TrainingPreview(preview_set, diffusion, folder.path, device)
+        periodic.append(Periodic(options.preview_interval, preview))
+    ended = train(state, config, stream, folder, periodic)
+    if ended != "finished":
+        print(f"{ended}: saved at step {state.step}; the same command resumes")
+    return 130 if ended == "SIGINT" else 0
+
+
+def continued(folder, given: dict, step: int) -> RunConfig:
+    """The folder's own configuration with what was given on top, where that can still change."""
+    saved = load(folder.config_file)
+    fixed = contradictions(given, saved, ("model", "diffusion"))
+    fixed += contradictions({k: given[k] for k in ("classes", "product_tags") if given.get(k)}, saved, ("data",))
+    if fixed:
+        raise ValueError(f"{folder.path} holds a run at step {step}: {'; '.join(fixed)}; choose another --logdir")
+    start = Path(given.get("resume_checkpoint", ""))
+    if start.parent.resolve() == folder.path.resolve() and start.name not in ("", "model.pt", f"model{step:06d}.pt"):
+        raise ValueError(
+            f"--resume_checkpoint {start}: this folder continues from its latest step, {step}; choose another --logdir "
+            "to start from an earlier one"
+        )
+    return unflatten(RunConfig, {**flatten(saved), **given})
+
+
+def started(weights: str | None, resumed_step: int) -> str:
+    return f"continuing from step {resumed_step}" if resumed_step else f"starting from {weights or 'scratch'}"
+
+
+def describe(config: RunConfig, model, diffusion, num_train: int, num_val: int) -> None:
+    from stay_diffusion.training.memory import estimate_memory, parameter_count
+
+    names = "; ".join(
+        f"{kind} {', '.join(words)}"
+        for kind, words in (("classes", config.data.classes), ("products", config.data.product_tags))
+        if words
+    )
+    memory = estimate_memory(config, model, diffusion)
+    parts = ", ".join(f"{name} {amount / 2**30:.2f}" for name, amount in memory.items())
+    print(f"data: {num_train} training and {num_val} validation images; {names}")
+    print(f"model: {parameter_count(model) / 1e6:.2f} million parameters, conditioning {config.model.conditioning}")
+    print(f"memory: about {sum(memory.values()) / 2**30:.2f} GiB in float32 ({parts})", flush=True)
+
+
+def draw_batch(train_set, batch_size: int, seed: int, folder: Path) -> None:
+    """The first batch as the network will see it, as a picture in the run folder."""
+    from stay_diffusion.data.loader import batches
+    from stay_diffusion.sampling.training_preview import draw_batch
+
+    images, layout = next(batches(train_set, batch_size, seed, start=0))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "dry_run.png"
+    draw_batch(images[:32], layout[:32], train_set.vocabulary).save(path)
+    objects = layout.valid.sum(dim=1).float()
+    print(f"one batch: images {tuple(images.shape)}, {objects.mean():.1f} objects a picture; drawn in {path.resolve()}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    try:
+        sys.exit(main())
+    except (ValueError, FloatingPointError, OSError) as error:
+        sys.exit(f"error: {error}")

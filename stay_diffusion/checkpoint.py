@@ -1,0 +1,141 @@
+"""The run folder: what is saved where, atomically; which checkpoint is the latest; strict loading."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from . import config as options
+
+
+class RunFolder:
+    """One training run on disk.
+
+    config.json; modelNNNNNN.pt, ema_RATE_NNNNNN.pt, optNNNNNN.pt: flat state dicts of step N; stateNNNNNN.pt: RNG, data
+    position and all else that an exact resume needs, written last, so that a step counts only once it is complete;
+    model.pt and ema_RATE.pt name the latest, ema_RATE_best.pt the best by validation loss.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @staticmethod
+    def named(logdir: str) -> "RunFolder":
+        """`--logdir`, else $OPENAI_LOGDIR, else OUTPUT/stay_diffusion."""
+        return RunFolder(logdir or os.environ.get("OPENAI_LOGDIR") or Path("OUTPUT") / "stay_diffusion")
+
+    def open(self) -> None:
+        """Makes the folder, and removes what an interrupted save left behind."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--logdir {self.path}: cannot be made: {error.strerror}") from None
+        for leftover in self.path.glob("*.tmp"):
+            leftover.unlink()
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    def write_config(self, run: options.RunConfig) -> None:
+        atomic_write(self.config_file, lambda file: file.write(options.dump(run).encode()))
+
+    def steps(self) -> list[int]:
+        """The complete checkpoints' steps, ascending."""
+        found = []
+        for state in self.path.glob("state*.pt"):
+            match = re.fullmatch(r"state(\d{6,})\.pt", state.name)
+            if match and all(self.file(name, int(match[1])).exists() for name in ("model", "opt")):
+                found.append(int(match[1]))
+        return sorted(found)
+
+    def file(self, name: str, step: int | None = None) -> Path:
+        """model -> model000100.pt or model.pt; ema_0.9999 -> ema_0.9999_000100.pt or ema_0.9999.pt."""
+        separator = "_" if name.startswith("ema_") else ""
+        return self.path / (f"{name}.pt" if step is None else f"{name}{separator}{step:06d}.pt")
+
+    def save(self, step: int, weights: dict[str, dict], optimizer: dict, state: dict, keep: int) -> None:
+        """One complete checkpoint; then the latest names move to it and all but the last `keep` go (0: none goes).
+
+        weights: state dicts by name, "model" and "ema_RATE". A full disk raises OSError and leaves the others intact.
+        """
+        for name, tensors in {**weights, "opt": optimizer, "state": state}.items():
+            save_tensors(self.file(name, step), tensors)
+        for name in weights:
+            _point(self.file(name), self.file(name, step))
+        if keep:
+            for old in self.steps()[:-keep]:
+                for file in self.path.glob(f"*{old:06d}.pt"):
+                    file.unlink()
+
+    def load(self, name: str, step: int) -> dict:
+        return load_tensors(self.file(name, step))
+
+
+def atomic_write(path: Path, write: Callable) -> None:
+    """Calls write(binary file) on a temporary neighbour that replaces `path` only when complete and on disk."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save_tensors(path: Path, tensors: dict) -> None:
+    atomic_write(path, lambda file: torch.save(tensors, file))
+
+
+def load_tensors(path: Path) -> dict:
+    """A dict saved by torch, on the CPU, without running any code from the file."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except Exception as error:  # torch has no common class for what a torn or foreign file raises
+        raise ValueError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:200]})") from None
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Strict: every parameter there, in its shape, and nothing else; one line says what does not fit."""
+    state, own = load_tensors(path), model.state_dict()
+    problems = [f"lacks {name}" for name in own if name not in state]
+    problems += [f"has the unknown {name}" for name in state if name not in own]
+    problems += [
+        f"has {name} as {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ValueError(f"{path}: does not fit the model of these flags: it {'; it '.join(problems[:3])}{more}")
+    model.load_state_dict(state)
+
+
+def config_beside(weights: Path) -> options.RunConfig | None:
+    """The config.json in the folder of a weights file, if there is one."""
+    path = weights.parent / "config.json"
+    return options.load(path) if path.exists() else None
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _point(name: Path, target: Path) -> None:
+    """Makes `name` another name of `target`, atomically: a hard link where the file system has them, else a copy."""
+    temporary = name.with_name(name.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(target, temporary)
+    except OSError:
+        atomic_write(temporary, lambda file: file.write(target.read_bytes()))
+    os.replace(temporary, name)

@@ -1,0 +1,332 @@
+"""Every option of a run, declared once: frozen dataclasses, from which the flags and the JSON are generated.
+
+Imports nothing heavy, so that `--help` is quick.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def option(default, help: str, choices: tuple = ()):
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    data_dir: str = option("", "folder of annotated images; train/ and val/ inside it are the splits")
+    dataset_mode: str = option("sdi", "annotation format: sdi is VoTT", ("sdi",))
+    image_dir: str = option("", "where a VoTT project's images are, if not beside it")
+    product_tags: tuple = option((), "tags that name products; none given: those that always cover the whole image")
+    classes: tuple = option((), "defect classes in label order; none given: as the training data has them")
+    val_fraction: float = option(0.1, "share held out for validation where data_dir has no val folder")
+    crop_policy: str = option(
+        "resize",
+        "resize: whole image, aspect ignored; center, random: a square; object: native resolution around an object",
+        ("resize", "center", "random", "object"),
+    )
+    random_flip: bool = option(False, "mirror left to right at random (not for oriented products)")
+    min_visible: float = option(0.25, "drop an object from the layout if a crop leaves less than this share of its box")
+    max_objects: int = option(0, "most objects per layout; 0: no limit")
+    max_objects_policy: str = option("error", "what to do with more objects", ("error", "largest", "random"))
+    num_workers: int = option(1, "loader processes per rank; 0: load in the training process")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    image_size: int = option(64, "side of the square images, a multiple of the network's stride")
+    image_channels: int = option(3, "1 for grey images, 3 for colour", (1, 3))
+    num_channels: int = option(128, "base width of the network, a multiple of 32")
+    num_res_blocks: int = option(2, "residual blocks per resolution")
+    channel_mult: str = option("", "width multipliers per resolution, such as 1,2,3,4; empty: chosen by image_size")
+    num_heads: int = option(4, "attention heads")
+    num_heads_upsample: int = option(-1, "attention heads in the decoder; -1: num_heads")
+    num_head_channels: int = option(-1, "channels per attention head, instead of num_heads; -1: off")
+    attention_resolutions: str = option("16,8", "resolutions in pixels that have attention; empty: the middle only")
+    dropout: float = option(0.0, "dropout in the residual blocks")
+    class_cond: bool = option(True, "False: an unconditional model, without any layout")
+    conditioning: str = option(
+        "isla_bg",
+        "how the layout enters: ISLA-Norm with background (isla_bg) or as published (isla); none: the product only",
+        ("isla_bg", "isla", "none"),
+    )
+    z_mode: str = option("off", "prior: a random style per object, as in the thesis (inert)", ("off", "prior"))
+    mask_refine: bool = option(False, "refine object masks from decoder features (LostGAN-v2)")
+    use_scale_shift_norm: bool = option(True, "timestep embedding by scale and shift instead of addition")
+    resblock_updown: bool = option(False, "resample inside residual blocks")
+    use_new_attention_order: bool = option(False, "part qkv before heads (must match the checkpoint)")
+    use_checkpoint: bool = option(False, "gradient checkpointing: less memory, more time")
+
+    @property
+    def channel_multipliers(self) -> tuple[float, ...]:
+        if self.channel_mult:
+            multipliers = _numbers("channel_mult", self.channel_mult, float)
+            return tuple(int(m) if m == int(m) else m for m in multipliers)
+        by_size = {512: (0.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 0: (1, 2, 3, 4)}
+        return next(multipliers for size, multipliers in by_size.items() if self.image_size >= size)
+
+    @property
+    def attention_downsamplings(self) -> set[int]:
+        return {self.image_size // r for r in _numbers("attention_resolutions", self.attention_resolutions, int)}
+
+    @property
+    def decoder_heads(self) -> int:
+        return self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
+
+    def heads_of(self, channels: int, num_heads: int) -> int:
+        flag, per = ("num_heads", num_heads) if self.num_head_channels == -1 else ("num_head_channels", None)
+        heads = num_heads if per else channels / self.num_head_channels
+        if heads < 1 or channels % heads or heads != int(heads):
+            raise ValueError(f"--{flag} {getattr(self, flag)}: does not divide {channels} channels of attention")
+        return int(heads)
+
+    def check(self) -> None:
+        stride = 2 ** (len(self.channel_multipliers) - 1)
+        if self.image_size < stride or self.image_size % stride:
+            raise ValueError(f"--image_size {self.image_size}: must be a multiple of {stride}, the network's stride")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    diffusion_steps: int = option(1000, "steps of the training process, T")
+    noise_schedule: str = option("linear", "betas of the process", ("linear", "cosine"))
+    learn_sigma: bool = option(False, "the network also predicts the variance")
+    prediction: str = option("eps", "what the network predicts", ("eps", "x_start", "v"))
+    predict_xstart: bool = option(False, "the tradition's name for --prediction x_start")
+    sigma_small: bool = option(False, "fixed variance: the posterior's instead of beta")
+    use_kl: bool = option(False, "train on the variational bound instead of the squared error")
+    rescale_timesteps: bool = option(False, "tell the network t * 1000 / T")
+    rescale_learned_sigmas: bool = option(False, "weigh the bound by T / 1000 beside the squared error")
+    timestep_respacing: str = option("", "steps to keep: 250, 10,15,20, ddim25 or logsnr20; empty: all")
+
+    @property
+    def predicted(self) -> str:
+        if self.predict_xstart and self.prediction == "v":
+            raise ValueError("--predict_xstart True contradicts --prediction v")
+        return "x_start" if self.predict_xstart else self.prediction
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    logdir: str = option("", "run folder; empty: $OPENAI_LOGDIR, else OUTPUT/stay_diffusion")
+    resume_checkpoint: str = option("", "weights to start a fine-tune from (a run continues by the same command)")
+    max_steps: int = option(0, "stop after this many steps; 0: lr_anneal_steps, or for ever")
+    batch_size: int = option(1, "images per step and rank")
+    microbatch: int = option(-1, "images per forward pass; -1: batch_size")
+    lr: float = option(1e-4, "learning rate of AdamW")
+    lr_anneal_steps: int = option(0, "lower the learning rate linearly to 0 over this many steps; 0: constant")
+    weight_decay: float = option(0.0, "weight decay of AdamW")
+    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping")
+    ema_rate: str = option("0.9999", "decay of the averaged weights; several: 0.999,0.9999")
+    drop_rate: float = option(0.0, "share of layouts replaced by no condition, for guidance")
+    schedule_sampler: str = option("uniform", "which t to train on", ("uniform", "loss-second-moment"))
+    precision: str = option(
+        "auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16")
+    )
+    use_fp16: bool = option(False, "the tradition's name for --precision fp16")
+    fp16_scale_growth: float = option(1e-3, "growth per step of fp16's log2 loss scale")
+    seed: int = option(0, "of weights, data order, noise")
+    log_interval: int = option(10, "steps between log lines")
+    save_interval: int = option(10000, "steps between checkpoints")
+    keep_checkpoints: int = option(3, "how many checkpoints to keep; 0: all")
+    val_interval: int = option(1000, "steps between validation losses; 0: never")
+    val_images: int = option(64, "validation images, with fixed noise; fewer if there are fewer")
+    preview_interval: int = option(1000, "steps between preview grids; 0: never")
+    preview_images: int = option(8, "layouts of a preview grid")
+    max_bad_steps: int = option(20, "stop after this many steps in a row without a finite gradient")
+
+    @property
+    def ema_rates(self) -> tuple[str, ...]:
+        for rate in _numbers("ema_rate", self.ema_rate, float):
+            if not 0 <= rate < 1:
+                raise ValueError(f"--ema_rate {self.ema_rate}: rates lie in [0, 1)")
+        return tuple(rate.strip() for rate in self.ema_rate.split(","))
+
+    @property
+    def last_step(self) -> int | None:
+        ends = [steps for steps in (self.max_steps, self.lr_anneal_steps) if steps]
+        return min(ends, default=None)
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    model_path: str = option("", "weights, such as RUN/ema_0.9999.pt; config.json beside them describes the model")
+    results_path: str = option("", "folder for samples, labels and manifest; empty: samples/ in the run folder")
+    num_samples: int = option(0, "images to make; 0: one per layout")
+    batch_size: int = option(16, "images at a time (does not change them)")
+    layouts: str = option("val", "val, train, or a file: a VoTT export or lines of JSON")
+    s: float = option(1.0, "guidance scale: 1 is off (a model trained with drop_rate can go higher)")
+    sampler: str = option("dpmpp_2m", "how to get from noise to images", ("ddpm", "ddim", "dpmpp_2m", "heun"))
+    num_steps: int = option(20, "sampling steps, even in log-SNR (timestep_respacing: other spacings)")
+    use_ddim: bool = option(False, "the tradition's name for --sampler ddim")
+    eta: float = option(0.0, "noise of ddim: 0 none, 1 as much as ddpm")
+    clip_denoised: bool = option(True, "clamp each step's clean image to [-1, 1]")
+    seed: int = option(0, "image i is drawn from (seed, i), whatever the batch size")
+    precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
+    use_fp16: bool = option(False, "the tradition's name for --precision fp16")
+    save_npz: bool = option(False, "also write samples_NxHxWxC.npz")
+    device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run folder's config.json holds."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    train: TrainConfig = TrainConfig()
+
+
+@dataclass(frozen=True)
+class SampleRun:
+    """What image_sample.py takes: data flags override, model and diffusion flags are held against the trained ones."""
+
+    sample: SampleConfig = SampleConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+
+
+def flatten(run) -> dict:
+    """A run's options by flag name, as config.json has them."""
+    return {name: value for section in dataclasses.asdict(run).values() for name, value in section.items()}
+
+
+def unflatten(cls, values: dict, source: str = "config"):
+    """A RunConfig or SampleRun from options by flag name, the others at their defaults; unknown names are an error."""
+    sections = {section.name: section.default for section in dataclasses.fields(cls)}
+    known = {f.name: (name, f) for name, default in sections.items() for f in dataclasses.fields(default)}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"{source}: unknown option {name}{_did_you_mean(name, known)}")
+        section, f = known[name]
+        value = tuple(value) if isinstance(f.default, tuple) else value
+        if type(value) is int and isinstance(f.default, float):
+            value = float(value)
+        if type(value) is not type(f.default):
+            raise ValueError(f"{source}: {name} is {value!r}; expected {_describe(f)}")
+        if f.metadata["choices"] and value not in f.metadata["choices"]:
+            raise ValueError(f"{source}: {name} is {value!r}; choose one of {_listed(f.metadata['choices'])}")
+        sections[section] = dataclasses.replace(sections[section], **{name: value})
+    return cls(**sections)
+
+
+def load(path: Path, cls=RunConfig):
+    """The run that a config.json (or a preset) describes."""
+    return unflatten(cls, read_json(path), str(path))
+
+
+def read_json(path: Path) -> dict:
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as a configuration: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a configuration is one JSON object of option names and values")
+    return values
+
+
+def dump(run) -> str:
+    return json.dumps(flatten(run), indent=2) + "\n"
+
+
+def parse(cls, description: str, argv: list[str] | None = None):
+    """Typed flags over `--config FILE` over defaults -> (run, what was typed or in the file, the script's own switches).
+
+    Exits with usage on a mistyped flag; ValueError for values that cannot be.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if any(not word.strip() for word in argv):
+        print("note: a blank argument was dropped (a space after a line's back-slash?)", file=sys.stderr)
+        argv = [word for word in argv if word.strip()]
+    parser = _parser(cls, description)
+    given = vars(parser.parse_args(argv))
+    switches = {name: given.pop(name) for name in ("config", "dry_run", "print_config")}
+    values = read_json(Path(switches["config"])) if switches["config"] else {}
+    values = {**values, **given}
+    return unflatten(cls, values, switches["config"] or "flags"), values, switches
+
+
+def contradictions(given: dict, trained: RunConfig, sections: tuple[str, ...], free: tuple[str, ...] = ()) -> list[str]:
+    """One line for each option of some sections that was given and differs from the trained value."""
+    names = {f.name for section in sections for f in dataclasses.fields(getattr(trained, section))} - set(free)
+    have = flatten(trained)
+    return [
+        f"--{name} {_text(given[name])} contradicts the trained model's {_text(have[name])}"
+        for name in sorted(names & given.keys())
+        if (tuple(given[name]) if isinstance(have[name], tuple) else given[name]) != have[name]
+    ]
+
+
+def _parser(cls, description: str) -> argparse.ArgumentParser:
+    class Parser(argparse.ArgumentParser):
+        def error(self, message):
+            if "unrecognized arguments" in message:
+                flags = [flag.lstrip("-") for flag in self._option_string_actions]
+                unknown = next(word for word in message.split() if word.startswith("--") or word == message.split()[-1])
+                message = f"unknown flag {unknown}{_did_you_mean(unknown.lstrip('-').split('=')[0], flags, '--')}"
+            print(f"{self.prog}: error: {message}", file=sys.stderr)
+            sys.exit(2)
+
+    parser = Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--config", metavar="FILE.json", default="", help="options by name; typed flags win over them")
+    parser.add_argument("--dry_run", action="store_true", default=False, help="say what would happen, then stop")
+    parser.add_argument("--print_config", action="store_true", default=False, help="print all options, then stop")
+    for section in dataclasses.fields(cls):
+        group = parser.add_argument_group(section.name)
+        for f in dataclasses.fields(section.default):
+            default = _text(f.default) or "empty"
+            group.add_argument(
+                f"--{f.name}",
+                type=_reader(f),
+                choices=f.metadata["choices"] or None,
+                metavar=None if f.metadata["choices"] else _describe(f).upper(),
+                help=f"{f.metadata['help']} (default: {default})".replace("%", "%%"),
+            )
+    return parser
+
+
+def _reader(f):
+    if isinstance(f.default, bool):
+        return _boolean
+    if isinstance(f.default, tuple):
+        return lambda text: tuple(word.strip() for word in text.split(",") if word.strip())
+    return type(f.default)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0", "yes", "no", "t", "f", "y", "n"):
+        raise argparse.ArgumentTypeError(f"expected True or False, not {text!r}")
+    return text.lower()[0] in "t1y"
+
+
+def _describe(f) -> str:
+    return {bool: "bool", int: "int", float: "float", tuple: "a,b,..."}.get(type(f.default), "str")
+
+
+def _numbers(flag: str, text: str, kind) -> list:
+    try:
+        numbers = [kind(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise ValueError(f"--{flag} {text}: expected numbers separated by commas") from None
+    if any(not n >= 0 or (kind is int and n == 0) for n in numbers):
+        raise ValueError(f"--{flag} {text}: expected positive numbers")
+    return numbers
+
+
+def _text(value) -> str:
+    return ",".join(value) if isinstance(value, tuple | list) else str(value)
+
+
+def _listed(values) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _did_you_mean(name: str, known, prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""

@@ -1,0 +1,1 @@
+"""From annotation files to batches: formats -> records -> transforms -> loader -> (images, Layout)."""

@@ -1,0 +1,95 @@
+"""ImageRecord, Box and Vocabulary: what every annotation format reads into and writes from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+# A box whose edges all lie within this share of the side from the picture's edges covers the whole picture.
+WHOLE_IMAGE_TOLERANCE = 0.01
+
+
+class AnnotationError(ValueError):
+    """An annotation file, or what it says, cannot be used; the message names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One labelled rectangle, x0 y0 x1 y1 in pixels of the upright image, origin top-left."""
+
+    label: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def covers(self, width: int, height: int) -> bool:
+        dx, dy = WHOLE_IMAGE_TOLERANCE * width, WHOLE_IMAGE_TOLERANCE * height
+        return self.x0 <= dx and self.y0 <= dy and self.x1 >= width - dx and self.y1 >= height - dy
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image and what is drawn on it: size in pixels, objects, and what the whole picture shows."""
+
+    path: Path
+    width: int
+    height: int
+    boxes: tuple[Box, ...] = ()
+    product: str | None = None
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The names a model knows: class i of `classes` has label i + 1; product i of `products` has id i + 1, unknown is 0."""
+
+    classes: tuple[str, ...]
+    products: tuple[str, ...] = ()
+
+    def label_of(self, record: ImageRecord, box: Box) -> int:
+        if box.label not in self.classes:
+            raise AnnotationError(f"{record.path}: unknown class {box.label!r}; known: {', '.join(self.classes)}")
+        return self.classes.index(box.label) + 1
+
+    def product_of(self, record: ImageRecord) -> int:
+        if record.product is None:
+            return 0
+        if record.product not in self.products:
+            known = ", ".join(self.products) or "none"
+            raise AnnotationError(f"{record.path}: unknown product {record.product!r}; known: {known}")
+        return self.products.index(record.product) + 1
+
+
+def find_product_tags(records: Iterable[ImageRecord]) -> tuple[str, ...]:
+    """The tags that name products: those whose every box covers its whole image, in order of first appearance."""
+    whole: dict[str, bool] = {}
+    for record in records:
+        for box in record.boxes:
+            whole[box.label] = whole.get(box.label, True) and box.covers(record.width, record.height)
+    return tuple(tag for tag, always in whole.items() if always)
+
+
+def assign_products(records: Iterable[ImageRecord], product_tags: Sequence[str]) -> list[ImageRecord]:
+    """Takes the boxes tagged with a product out of each record's objects and into its `product`.
+
+    Raises AnnotationError where one image carries two different products.
+    """
+    assigned = []
+    for record in records:
+        products = {box.label for box in record.boxes if box.label in product_tags}
+        if len(products) > 1:
+            raise AnnotationError(f"{record.path}: more than one product: {', '.join(sorted(products))}")
+        objects = tuple(box for box in record.boxes if box.label not in product_tags)
+        product = products.pop() if products else record.product
+        assigned.append(replace(record, boxes=objects, product=product))
+    return assigned
+
+
+def build_vocabulary(records: Iterable[ImageRecord], tags: Sequence[str] = (), products: Sequence[str] = ()) -> Vocabulary:
+    """The classes of `records` (products already assigned): `tags` first, in their order, then others as they appear."""
+    found = dict.fromkeys(box.label for record in records for box in record.boxes)
+    ordered = [tag for tag in tags if tag in found] + [label for label in found if label not in tags]
+    return Vocabulary(classes=tuple(ordered), products=tuple(products))

@@ -1,0 +1,101 @@
+"""From a data set's folder to the records of one split and the vocabulary that they are written in."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stay_diffusion.data.annotations import (
+    AnnotationError,
+    ImageRecord,
+    Vocabulary,
+    assign_products,
+    build_vocabulary,
+    find_product_tags,
+)
+from stay_diffusion.data.formats import vott
+
+# (annotation folder, image folder or None) -> every drawn box, products included; the tag names in the project's order
+Reader = Callable[[Path, Path | None], tuple[list[ImageRecord], list[str]]]
+
+DATASETS: dict[str, Reader] = {"sdi": vott.read}
+
+SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation")}
+
+
+def load_records(
+    mode: str,
+    data_dir: Path,
+    split: str,
+    image_dir: Path | None = None,
+    product_tags: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    val_fraction: float = 0.1,
+) -> tuple[list[ImageRecord], Vocabulary]:
+    """The records of one split, products assigned, and the vocabulary: `classes` if given, else what the data says.
+
+    Split folders are used where there are any; otherwise the names of the files decide, `val_fraction` of them for
+    "val". Without `product_tags` and `classes` the products are the tags that always cover the whole image.
+    Raises AnnotationError where a folder or split is missing or empty, or a tag is unknown.
+    """
+    if mode not in DATASETS:
+        raise ValueError(f"--dataset_mode {mode}: choose from {', '.join(DATASETS)}")
+    folder, is_split = _annotation_folder(data_dir, split)
+    if image_dir is not None:
+        image_dir = find_split(image_dir, split) or image_dir
+    records, tags = DATASETS[mode](folder, image_dir)
+
+    if not classes:
+        product_tags = product_tags or find_product_tags(records)
+        _check_product_tags(product_tags, records, tags)
+    records = assign_products(records, product_tags)
+    vocabulary = (
+        Vocabulary(tuple(classes), tuple(product_tags)) if classes else build_vocabulary(records, tags, product_tags)
+    )
+
+    if not is_split:  # after the vocabulary, so that both splits share one
+        records = [record for record in records if _is_validation(record, val_fraction) == (split == "val")]
+    if not records:
+        how = "" if is_split else f" (by name, --val_fraction {val_fraction:g})"
+        raise AnnotationError(f"{folder}: no images for the {split} split{how}")
+    _check_names(records, vocabulary)
+    return records, vocabulary
+
+
+def find_split(data_dir: Path, split: str) -> Path | None:
+    """The folder of a split, "train" or "val", in `data_dir` or in its sub-folder `images`."""
+    return next((folder for folder in _split_candidates(data_dir, split) if folder.is_dir()), None)
+
+
+def _split_candidates(data_dir: Path, split: str) -> list[Path]:
+    return [parent / name for parent in (data_dir, data_dir / "images") for name in SPLIT_FOLDERS[split]]
+
+
+def _annotation_folder(data_dir: Path, split: str) -> tuple[Path, bool]:
+    """Where the annotations of a split are, and whether that folder holds nothing else."""
+    if not data_dir.exists():  # one annotation file is as good as a folder
+        raise AnnotationError(f"--data_dir {data_dir}: no such folder or file")
+    if folder := find_split(data_dir, split):
+        return folder, True
+    if any(find_split(data_dir, other) for other in SPLIT_FOLDERS):
+        looked_for = ", ".join(path.relative_to(data_dir).as_posix() for path in _split_candidates(data_dir, split))
+        raise AnnotationError(f"{data_dir}: no folder for the {split} split; looked for {looked_for}")
+    return data_dir, False
+
+
+def _is_validation(record: ImageRecord, val_fraction: float) -> bool:
+    # By the name alone: the split of an image does not change with the seed or when other images are added.
+    return int(hashlib.md5(record.stem.encode(), usedforsecurity=False).hexdigest()[:8], 16) < val_fraction * 2**32
+
+
+def _check_product_tags(product_tags: Sequence[str], records: Sequence[ImageRecord], tags: Sequence[str]) -> None:
+    known = dict.fromkeys([*tags, *(box.label for record in records for box in record.boxes)])
+    for tag in product_tags:
+        if tag not in known:
+            raise AnnotationError(f"--product_tags {tag}: no such tag; tags: {', '.join(known) or 'none'}")
+
+
+def _check_names(records: Sequence[ImageRecord], vocabulary: Vocabulary) -> None:
+    for record in records:
+        vocabulary.product_of(record)
+        for box in record.boxes:
+            vocabulary.label_of(record, box)

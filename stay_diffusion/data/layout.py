@@ -1,0 +1,105 @@
+"""Layout: what a batch of pictures shows and where. The one type that crosses from data to models to sampling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+UNKNOWN_PRODUCT = 0
+NULL_PRODUCT = -1  # no condition at all (classifier-free guidance); a product without defects is a good part instead
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Boxes with labels, padded to a common number of objects, and the product each picture shows.
+
+    boxes (B, O, 4) float, x0 y0 x1 y1 in [0, 1] of the picture's sides (a cut object may reach outside);
+    labels (B, O) long in 1..K, 0 where padded; valid (B, O) bool; product (B,) long: 1..P, 0 unknown, -1 null.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+    product: Tensor
+
+    def __post_init__(self):
+        B, O = self.labels.shape
+        assert self.boxes.shape == (B, O, 4) and self.valid.shape == (B, O) and self.product.shape == (B,)
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    @property
+    def num_objects(self) -> int:
+        """The padded number of objects, O."""
+        return self.labels.shape[1]
+
+    @classmethod
+    def collate(cls, samples: Sequence[tuple[Tensor, Tensor, int]]) -> "Layout":
+        """Pads [(boxes (O_i, 4), labels (O_i,), product), ...] to the most objects among them."""
+        B, O = len(samples), max((len(labels) for _, labels, _ in samples), default=0)
+        boxes, labels = torch.zeros(B, O, 4), torch.zeros(B, O, dtype=torch.long)
+        valid = torch.zeros(B, O, dtype=torch.bool)
+        for i, (sample_boxes, sample_labels, _) in enumerate(samples):
+            n = len(sample_labels)
+            boxes[i, :n], labels[i, :n], valid[i, :n] = sample_boxes.reshape(n, 4), sample_labels, True
+        return cls(boxes, labels, valid, torch.tensor([product for _, _, product in samples], dtype=torch.long))
+
+    @classmethod
+    def cat(cls, layouts: Sequence["Layout"]) -> "Layout":
+        """One batch after the other, padded to the most objects."""
+        O = max(layout.num_objects for layout in layouts)
+        padded = [layout.pad(O) for layout in layouts]
+        return cls(*(torch.cat([getattr(layout, f.name) for layout in padded]) for f in fields(cls)))
+
+    def pad(self, num_objects: int) -> "Layout":
+        """The same layout with padding objects appended up to `num_objects`."""
+        extra = num_objects - self.num_objects
+        assert extra >= 0
+        boxes = torch.nn.functional.pad(self.boxes, (0, 0, 0, extra))
+        labels, valid = (torch.nn.functional.pad(x, (0, extra)) for x in (self.labels, self.valid))
+        return replace(self, boxes=boxes, labels=labels, valid=valid)
+
+    def to(self, device, non_blocking: bool = False) -> "Layout":
+        return Layout(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))
+
+    def pin_memory(self) -> "Layout":
+        return Layout(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
+    def __getitem__(self, index: slice | Tensor) -> "Layout":
+        return Layout(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def null(self) -> "Layout":
+        """No condition at all: boxes, labels and product gone (the same number of pictures)."""
+        return self._without(torch.ones(len(self), dtype=torch.bool, device=self.labels.device))
+
+    def with_null(self) -> "Layout":
+        """This layout followed by its null, 2B pictures: what classifier-free guidance evaluates."""
+        return Layout.cat([self, self.null()])
+
+    def drop(self, rate: float, generator: torch.Generator | None = None) -> "Layout":
+        """Each picture's layout, on its own, becomes null with probability `rate` (CPU generator)."""
+        if rate == 0:
+            return self
+        dropped = torch.rand(len(self), generator=generator) < rate
+        return self._without(dropped.to(self.labels.device))
+
+    def good_part(self) -> "Layout":
+        """The same products without any object."""
+        boxes, labels, valid = (torch.zeros_like(x) for x in (self.boxes, self.labels, self.valid))
+        return replace(self, boxes=boxes, labels=labels, valid=valid)
+
+    def flip(self) -> "Layout":
+        """Mirrored left to right: x0, x1 -> 1 - x1, 1 - x0."""
+        x0, y0, x1, y1 = self.boxes.unbind(-1)
+        mirrored = torch.stack([1 - x1, y0, 1 - x0, y1], dim=-1)
+        return replace(self, boxes=torch.where(self.valid[..., None], mirrored, self.boxes))
+
+    def _without(self, dropped: Tensor) -> "Layout":
+        return Layout(
+            boxes=self.boxes.masked_fill(dropped[:, None, None], 0),
+            labels=self.labels.masked_fill(dropped[:, None], 0),
+            valid=self.valid & ~dropped[:, None],
+            product=self.product.masked_fill(dropped, NULL_PRODUCT),
+        )

@@ -1,0 +1,131 @@
+"""Which part of a picture the model sees, cut out of the picture and mapped onto its boxes together.
+
+A crop policy answers with a window: x0 y0 x1 y1 in pixels of the source, shown on the whole size x size output.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Window = tuple[float, float, float, float]
+CropPolicy = Callable[[int, int, NDArray, int, np.random.Generator], Window]
+
+RANDOM_CROP_SHARE = 0.8  # the least share of the short side that a random crop shows, as in guided-diffusion
+ROUNDING = 1e-6
+
+
+class Cut(NamedTuple):
+    """What is seen: the picture, boxes (n, 4) float32 in [0, 1] of it, and their places in the source's boxes."""
+
+    image: Image.Image
+    boxes: NDArray[np.float32]
+    kept: NDArray[np.int64]
+
+
+def whole(width: int, height: int, boxes: NDArray, size: int, rng: np.random.Generator) -> Window:
+    """The whole picture, its shape given up."""
+    return 0, 0, width, height
+
+
+def center_square(width: int, height: int, boxes: NDArray, size: int, rng: np.random.Generator) -> Window:
+    """The largest square in the middle."""
+    side = min(width, height)
+    return _square((width - side) // 2, (height - side) // 2, side)
+
+
+def random_square(width: int, height: int, boxes: NDArray, size: int, rng: np.random.Generator) -> Window:
+    """A square of 0.8 to 1 of the short side, anywhere."""
+    side = min(width, height) * rng.uniform(RANDOM_CROP_SHARE, 1)
+    return _square(rng.uniform(0, width - side), rng.uniform(0, height - side), side)
+
+
+def around_object(width: int, height: int, boxes: NDArray, size: int, rng: np.random.Generator) -> Window:
+    """A window of the output's own size around an object drawn at random, or anywhere where there is none.
+
+    The object lies wholly in the window, or, larger than it, fills it. In a picture with a side below `size` the
+    window is the largest square that fits.
+    """
+    side = min(size, width, height)
+    if len(boxes) == 0:
+        return _square(rng.integers(width - side, endpoint=True), rng.integers(height - side, endpoint=True), side)
+    x0, y0, x1, y1 = boxes[rng.integers(len(boxes))]
+    return _square(_start(x0, x1, side, width, rng), _start(y0, y1, side, height, rng), side)
+
+
+CROP_POLICIES: dict[str, CropPolicy] = {
+    "resize": whole,
+    "center": center_square,
+    "random": random_square,
+    "object": around_object,
+}
+
+
+def apply(
+    image: Image.Image,
+    boxes: NDArray,
+    policy: CropPolicy,
+    size: int,
+    min_visible: float,
+    flip: bool,
+    rng: np.random.Generator,
+) -> Cut:
+    """Crops a picture and its pixel boxes (N, 4) to size x size, mirrored half of the time if `flip`.
+
+    A box is kept if at least one output pixel each way is seen and the share `min_visible` of its area (of an object
+    larger than the view: of what the view can hold).
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    window = policy(image.width, image.height, boxes, size, rng)
+    image, boxes = cut_image(image, window, size), map_boxes(boxes, window)
+    if flip and rng.random() < 0.5:
+        image, boxes = mirror(image, boxes)
+    kept = np.flatnonzero(is_visible(boxes, size, min_visible))
+    return Cut(image, boxes[kept].astype(np.float32), kept)
+
+
+def cut_image(image: Image.Image, window: Window, size: int) -> Image.Image:
+    """The window of the picture as size x size; Pillow widens the bicubic filter when shrinking, so nothing aliases."""
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=window)
+
+
+def map_boxes(boxes: NDArray, window: Window) -> NDArray:
+    """Boxes in pixels (N, 4) to [0, 1] of the window's sides; what lies outside of the window stays outside."""
+    x0, y0, x1, y1 = window
+    return (boxes - (x0, y0, x0, y0)) / (x1 - x0, y1 - y0, x1 - x0, y1 - y0)
+
+
+def mirror(image: Image.Image, boxes: NDArray) -> tuple[Image.Image, NDArray]:
+    """The picture and its boxes in [0, 1] left to right: x0, x1 -> 1 - x1, 1 - x0."""
+    x0, y0, x1, y1 = boxes.T
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), np.stack([1 - x1, y0, 1 - x0, y1], axis=1)
+
+
+def is_visible(boxes: NDArray, size: int, min_visible: float) -> NDArray[np.bool_]:
+    """Which boxes in [0, 1] show `min_visible` of what could be seen of them, and one of `size` pixels, (N,)."""
+    seen, drawn = visible_sides(boxes), boxes[:, 2:] - boxes[:, :2]
+    # Of an object larger than the window only so much can be seen at best: one that fills the view is not lost.
+    most = drawn.clip(max=1).prod(axis=1)
+    enough = seen.prod(axis=1) >= (min_visible - ROUNDING) * most
+    return enough & (seen * size >= 1 - ROUNDING).all(axis=1)
+
+
+def visible_sides(boxes: NDArray) -> NDArray:
+    """Width and height (N, 2) of what boxes in [0, 1] show inside of the picture."""
+    inside = boxes.clip(0, 1)
+    return inside[:, 2:] - inside[:, :2]
+
+
+def _square(x0: float, y0: float, side: float) -> Window:
+    return float(x0), float(y0), float(x0 + side), float(y0 + side)
+
+
+def _start(low: float, high: float, side: int, length: int, rng: np.random.Generator) -> int:
+    """Where a window of `side` starts on an axis of `length`: in whole pixels, so that unscaled ones stay exact."""
+    # Starts from high - side to low contain the object; where it is the larger one, low to high - side lie within it.
+    first, last = math.ceil(min(low, high - side)), math.floor(max(low, high - side))
+    first, last = (min(max(start, 0), length - side) for start in (first, last))
+    return int(rng.integers(min(first, last), max(first, last), endpoint=True))

@@ -1,0 +1,39 @@
+"""Which device a run uses, and in which precision."""
+
+import contextlib
+
+import torch
+
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str = "") -> torch.device:
+    """The named device, or a GPU if there is one; ValueError if the named one is not there."""
+    if not name:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from None
+    return device
+
+
+def resolve_precision(precision: str, use_fp16: bool, device: torch.device) -> str:
+    """fp32, bf16 or fp16; "auto" is bf16 on GPUs that have it, else fp32."""
+    if use_fp16:
+        if precision not in ("auto", "fp16"):
+            raise ValueError(f"--use_fp16 True contradicts --precision {precision}")
+        precision = "fp16"
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError("--use_fp16 / --precision fp16 needs a GPU; --precision bf16 and fp32 run everywhere")
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return precision
+
+
+def autocast(device: torch.device, precision: str):
+    """The context in which the network runs."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, AUTOCAST_DTYPES[precision])

@@ -1,0 +1,200 @@
+"""The Gaussian diffusion: what q does to an image, what a network makes of p, and the losses between them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .losses import discretised_gaussian_log_likelihood, normal_kl
+from .prediction import TARGETS, X_START_FROM, eps_from_x_start
+from .schedules import kept_timesteps, named_betas
+
+Model = Callable[..., Tensor]
+VARIANCES = ("fixed_small", "fixed_large", "learned_range")
+LOSSES = ("mse", "rescaled_mse", "rescaled_kl")
+
+
+@dataclass(frozen=True)
+class PMeanVariance:
+    """One step of p(x_{t-1} | x_t), every field (B, C, H, W)."""
+
+    mean: Tensor
+    variance: Tensor
+    log_variance: Tensor
+    x_start: Tensor
+
+
+@dataclass(frozen=True)
+class GaussianDiffusion:
+    """A discrete diffusion of T steps (arXiv 2006.11239, 2102.09672); immutable, so it can be shared and respaced.
+
+    betas (T,) float64; timesteps (T,) int64: what the network is told at each step, in steps of the original process,
+    multiplied by 1000 / num_original_steps with `rescale_timesteps`.
+    """
+
+    betas: np.ndarray
+    timesteps: np.ndarray
+    num_original_steps: int
+    prediction: str = "eps"
+    variance: str = "fixed_large"
+    loss: str = "mse"
+    rescale_timesteps: bool = False
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self):
+        assert self.prediction in X_START_FROM and self.variance in VARIANCES and self.loss in LOSSES
+
+    @classmethod
+    def create(cls, noise_schedule: str, num_steps: int, **settings) -> "GaussianDiffusion":
+        """All `num_steps` of a named schedule."""
+        return cls(named_betas(noise_schedule, num_steps), np.arange(num_steps), num_steps, **settings)
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.betas)
+
+    @property
+    def learns_variance(self) -> bool:
+        return self.variance == "learned_range"
+
+    def to(self, device) -> "GaussianDiffusion":
+        return replace(self, device=device)
+
+    @cached_property
+    def tables(self) -> dict[str, np.ndarray]:
+        """Float64 constants of each step (T,), in the papers' names."""
+        alphas_cumprod = np.cumprod(1.0 - self.betas)
+        previous = np.append(1.0, alphas_cumprod[:-1])
+        posterior_variance = self.betas * (1.0 - previous) / (1.0 - alphas_cumprod)
+        # The posterior of the first step is a point: its logarithm takes the second step's value.
+        clipped = np.append(posterior_variance[min(1, len(self.betas) - 1)], posterior_variance[1:])
+        return {
+            "alphas_cumprod": alphas_cumprod,
+            "alphas_cumprod_prev": previous,
+            "signal": np.sqrt(alphas_cumprod),
+            "sigma": np.sqrt(1.0 - alphas_cumprod),
+            "log_betas": np.log(self.betas),
+            "posterior_variance": posterior_variance,
+            "posterior_log_variance_clipped": np.log(clipped),
+            "posterior_mean_coef1": self.betas * np.sqrt(previous) / (1.0 - alphas_cumprod),
+            "posterior_mean_coef2": (1.0 - previous) * np.sqrt(1.0 - self.betas) / (1.0 - alphas_cumprod),
+            "fixed_large_log_variance": np.log(np.append(clipped[0], self.betas[1:])),
+        }
+
+    @cached_property
+    def _device_tables(self) -> dict[str, Tensor]:
+        # Copied to the device once, not once per call.
+        told = self.timesteps * (1000.0 / self.num_original_steps) if self.rescale_timesteps else self.timesteps
+        tables = {name: torch.tensor(table, dtype=torch.float32) for name, table in self.tables.items()}
+        tables["told"] = torch.tensor(told, dtype=torch.float32 if self.rescale_timesteps else torch.long)
+        return {name: table.to(self.device) for name, table in tables.items()}
+
+    def at(self, name: str, t: Tensor) -> Tensor:
+        """The values of a table at steps t (B,), shaped (B, 1, 1, 1)."""
+        return self._device_tables[name][t].view(-1, 1, 1, 1)
+
+    def model_timesteps(self, t: Tensor) -> Tensor:
+        """What the network is told for steps t (B,) of this process."""
+        return self._device_tables["told"][t]
+
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t ~ q(x_t | x_0) for the given standard normal noise."""
+        return self.at("signal", t) * x_start + self.at("sigma", t) * noise
+
+    def q_posterior_mean(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The mean of q(x_{t-1} | x_t, x_0)."""
+        return self.at("posterior_mean_coef1", t) * x_start + self.at("posterior_mean_coef2", t) * x_t
+
+    def x_start_of(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The clean image (B, C, H, W) that the network's mean channels stand for."""
+        return X_START_FROM[self.prediction](x_t, output, self.at("signal", t), self.at("sigma", t))
+
+    def eps_of(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise that leads from x_start to x_t."""
+        return eps_from_x_start(x_t, x_start, self.at("signal", t), self.at("sigma", t))
+
+    def p_mean_variance(
+        self, model: Model, x_t: Tensor, t: Tensor, clip_denoised: bool = True, model_kwargs: dict | None = None
+    ) -> PMeanVariance:
+        """p(x_{t-1} | x_t) by one network call; `clip_denoised` clamps its clean image to [-1, 1]."""
+        output = model(x_t, self.model_timesteps(t), **(model_kwargs or {}))
+        return self._p_from_output(output, x_t, t, clip_denoised)
+
+    def denoise(self, model: Model, x_t: Tensor, t: Tensor, clip_denoised: bool = True, model_kwargs: dict | None = None):
+        """The clean image (B, C, H, W) that one network call sees in x_t."""
+        return self.p_mean_variance(model, x_t, t, clip_denoised, model_kwargs).x_start
+
+    def _p_from_output(self, output: Tensor, x_t: Tensor, t: Tensor, clip_denoised: bool) -> PMeanVariance:
+        mean_output, variance_output = self.split(output, x_t)
+        log_variance = self._log_variance(variance_output, t).expand_as(x_t)
+        x_start = self.x_start_of(mean_output, x_t, t)
+        if clip_denoised:
+            x_start = x_start.clamp(-1, 1)
+        return PMeanVariance(self.q_posterior_mean(x_start, x_t, t), log_variance.exp(), log_variance, x_start)
+
+    def split(self, output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The network's output in float32, parted into its C mean channels and, if learned, its C variance channels."""
+        C = x_t.shape[1]
+        assert output.shape[1] == (2 * C if self.learns_variance else C), "network and diffusion disagree on learn_sigma"
+        output = output.float()
+        return (output[:, :C], output[:, C:]) if self.learns_variance else (output, None)
+
+    def _log_variance(self, variance_output: Tensor | None, t: Tensor) -> Tensor:
+        smallest = self.at("posterior_log_variance_clipped", t)
+        if self.variance == "fixed_small":
+            return smallest
+        if self.variance == "fixed_large":
+            return self.at("fixed_large_log_variance", t)
+        share = (variance_output + 1) / 2  # arXiv 2102.09672, eq. 15
+        return share * self.at("log_betas", t) + (1 - share) * smallest
+
+    def training_losses(
+        self, model: Model, x_start: Tensor, t: Tensor, noise: Tensor, model_kwargs: dict | None = None
+    ) -> dict[str, Tensor]:
+        """One q_sample, one network call: loss (B,) and its terms mse and vb (B,) where they exist."""
+        x_t = self.q_sample(x_start, t, noise)
+        output = model(x_t, self.model_timesteps(t), **(model_kwargs or {}))
+        if self.loss == "rescaled_kl":
+            return {"loss": self.vb_terms(output, x_start, x_t, t, clip_denoised=False) * self.num_timesteps}
+
+        mean_output, variance_output = self.split(output, x_t)
+        target = TARGETS[self.prediction](x_start, noise, self.at("signal", t), self.at("sigma", t))
+        terms = {"mse": mean_flat((target - mean_output) ** 2)}
+        if self.learns_variance:
+            # The bound teaches the variance alone; the mean learns from the squared error.
+            frozen = torch.cat([mean_output.detach(), variance_output], dim=1)
+            vb = self.vb_terms(frozen, x_start, x_t, t, clip_denoised=False)
+            terms["vb"] = vb * (self.num_timesteps / 1000.0) if self.loss == "rescaled_mse" else vb
+        return {"loss": sum(terms.values()), **terms}
+
+    def vb_terms(self, output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor, clip_denoised: bool = True) -> Tensor:
+        """L_t of the variational bound in bits per dimension (B,); the decoder's likelihood where t = 0."""
+        true_mean, true_log_variance = self.q_posterior_mean(x_start, x_t, t), self.at("posterior_log_variance_clipped", t)
+        p = self._p_from_output(output, x_t, t, clip_denoised)
+        kl = mean_flat(normal_kl(true_mean, true_log_variance, p.mean, p.log_variance)) / math.log(2.0)
+        nll = -mean_flat(discretised_gaussian_log_likelihood(x_start, p.mean, 0.5 * p.log_variance)) / math.log(2.0)
+        return torch.where(t == 0, nll, kl)
+
+    def prior_bpd(self, x_start: Tensor) -> Tensor:
+        """KL(q(x_T | x_0) || N(0, I)) in bits per dimension (B,)."""
+        last = torch.full((len(x_start),), self.num_timesteps - 1, device=x_start.device)
+        mean, log_variance = self.at("signal", last) * x_start, 2 * self.at("sigma", last).log()
+        zero = torch.zeros((), device=x_start.device)
+        return mean_flat(normal_kl(mean, log_variance, zero, zero)) / math.log(2.0)
+
+
+def mean_flat(x: Tensor) -> Tensor:
+    """The mean over everything but the batch."""
+    return x.flatten(1).mean(dim=1)
+
+
+def respace(diffusion: GaussianDiffusion, respacing: str) -> GaussianDiffusion:
+    """The process that visits only some steps of `diffusion` (see schedules.kept_timesteps), with the same marginals."""
+    alphas_cumprod = np.cumprod(1.0 - diffusion.betas)
+    kept = kept_timesteps(alphas_cumprod, respacing)
+    previous = np.append(1.0, alphas_cumprod[kept][:-1])
+    return replace(diffusion, betas=1.0 - alphas_cumprod[kept] / previous, timesteps=diffusion.timesteps[kept])

@@ -1,0 +1,96 @@
+"""From noise to images: each sampler a pure function, chosen by name.
+
+A sampler takes a (respaced) diffusion, a model called as model(x_t, t, **model_kwargs) and starting noise
+(B, C, H, W), visits every step of the diffusion from last to first and returns images (B, C, H, W). Fresh noise comes
+from `draw_noise()`, which returns a standard normal (B, C, H, W), so that the caller decides whose generator it is.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .gaussian_diffusion import GaussianDiffusion, Model, PMeanVariance
+
+
+def ancestral_step(p: PMeanVariance, t: Tensor, noise: Tensor) -> Tensor:
+    """x_{t-1} ~ p(x_{t-1} | x_t); no noise where t = 0."""
+    return torch.where(t.view(-1, 1, 1, 1) == 0, p.mean, p.mean + (0.5 * p.log_variance).exp() * noise)
+
+
+def ddim_step(diffusion: GaussianDiffusion, x_start: Tensor, x_t: Tensor, t: Tensor, noise: Tensor, eta: float) -> Tensor:
+    """x_{t-1} of arXiv 2010.02502, eq. 12; eta 0 is deterministic, eta 1 has DDPM's variance."""
+    eps = diffusion.eps_of(x_start, x_t, t)
+    alpha_bar, previous = diffusion.at("alphas_cumprod", t), diffusion.at("alphas_cumprod_prev", t)
+    sigma = eta * ((1 - previous) / (1 - alpha_bar)).sqrt() * (1 - alpha_bar / previous).sqrt()
+    mean = previous.sqrt() * x_start + (1 - previous - sigma**2).sqrt() * eps
+    return torch.where(t.view(-1, 1, 1, 1) == 0, mean, mean + sigma * noise)
+
+
+def ddpm(diffusion, model: Model, x: Tensor, draw_noise: Callable[[], Tensor], clip_denoised=True, model_kwargs=None):
+    """Ancestral sampling (arXiv 2006.11239, algorithm 2)."""
+    for _, t in descending(diffusion, x):
+        p = diffusion.p_mean_variance(model, x, t, clip_denoised, model_kwargs)
+        x = ancestral_step(p, t, draw_noise())
+    return x
+
+
+def ddim(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=None, eta: float = 0.0):
+    """DDIM (arXiv 2010.02502)."""
+    for _, t in descending(diffusion, x):
+        x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
+        x = ddim_step(diffusion, x_start, x, t, draw_noise() if eta else torch.zeros_like(x), eta)
+    return x
+
+
+def dpmpp_2m(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=None):
+    """DPM-Solver++(2M), data prediction, second-order multistep (arXiv 2211.01095, algorithm 2).
+
+    With l = log(sqrt(a) / sqrt(1 - a)) and h the step in l: x <- (s'/s) x - sqrt(a') (e^-h - 1) D, where D extrapolates
+    the last two clean images to the middle of the step. The last step, to no noise at all, returns the clean image.
+    """
+    earlier, earlier_h = None, None
+    for i, t in descending(diffusion, x):
+        x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
+        if i == 0:
+            return x_start
+        signal, sigma, l = _half_log_snr(diffusion, t)
+        next_signal, next_sigma, next_l = _half_log_snr(diffusion, t - 1)
+        h = next_l - l
+        D = x_start if earlier is None else x_start + h / (2 * earlier_h) * (x_start - earlier)
+        x = next_sigma / sigma * x - next_signal * torch.expm1(-h) * D
+        earlier, earlier_h = x_start, h
+    raise AssertionError("a diffusion has at least one step")
+
+
+def heun(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=None):
+    """Heun's second-order steps in sigma / sqrt(a) (arXiv 2206.00364, algorithm 1): two network calls a step but the last."""
+    for i, t in descending(diffusion, x):
+        x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
+        if i == 0:
+            return x_start
+        signal, sigma, _ = _half_log_snr(diffusion, t)
+        next_signal, next_sigma, _ = _half_log_snr(diffusion, t - 1)
+        noise_level, next_level = sigma / signal, next_sigma / next_signal
+        scaled = x / signal
+        slope = (scaled - x_start) / noise_level
+        euler = scaled + (next_level - noise_level) * slope
+        corrected_x_start = diffusion.denoise(model, euler * next_signal, t - 1, clip_denoised, model_kwargs)
+        next_slope = (euler - corrected_x_start) / next_level
+        x = (scaled + (next_level - noise_level) * (slope + next_slope) / 2) * next_signal
+    raise AssertionError("a diffusion has at least one step")
+
+
+SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun}
+
+
+def descending(diffusion: GaussianDiffusion, x: Tensor):
+    """The steps T - 1 .. 0 of a diffusion, each as a number and as a tensor (B,) for the batch x."""
+    steps = torch.arange(diffusion.num_timesteps, device=x.device)
+    for i in reversed(range(diffusion.num_timesteps)):
+        yield i, steps[i].expand(len(x))
+
+
+def _half_log_snr(diffusion: GaussianDiffusion, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    signal, sigma = diffusion.at("signal", t), diffusion.at("sigma", t)
+    return signal, sigma, signal.log() - sigma.log()

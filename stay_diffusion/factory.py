@@ -1,0 +1,102 @@
+"""Configuration -> model, diffusion, data: the only module of the package that sees everything."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from .checkpoint import config_beside, load_weights
+from .config import DataConfig, DiffusionConfig, RunConfig, contradictions
+from .data.annotations import ImageRecord, Vocabulary
+from .data.datasets import load_records
+from .data.loader import LayoutDataset
+from .diffusion.gaussian_diffusion import GaussianDiffusion
+from .models.unet import UNet
+
+
+def build_model(config: RunConfig) -> UNet:
+    """The network, freshly initialised; class and product counts come from the vocabulary in config.data."""
+    config.model.check()
+    num_classes, num_products = len(config.data.classes), len(config.data.product_tags)
+    return UNet(config.model, config.diffusion.learn_sigma, num_classes, num_products)
+
+
+def build_diffusion(config: DiffusionConfig) -> GaussianDiffusion:
+    """The whole training process; `respace` makes the shorter ones."""
+    variance = "learned_range" if config.learn_sigma else "fixed_small" if config.sigma_small else "fixed_large"
+    loss = "rescaled_kl" if config.use_kl else "rescaled_mse" if config.rescale_learned_sigmas else "mse"
+    return GaussianDiffusion.create(
+        config.noise_schedule,
+        config.diffusion_steps,
+        prediction=config.predicted,
+        variance=variance,
+        loss=loss,
+        rescale_timesteps=config.rescale_timesteps,
+    )
+
+
+def read_split(data: DataConfig, split: str) -> tuple[list[ImageRecord], Vocabulary]:
+    """The records of a split, "train" or "val", and the vocabulary they are read with."""
+    if not data.data_dir:
+        raise ValueError("--data_dir: needed, the folder of annotated images")
+    return load_records(
+        data.dataset_mode,
+        Path(data.data_dir),
+        split,
+        image_dir=Path(data.image_dir) if data.image_dir else None,
+        product_tags=data.product_tags,
+        classes=data.classes,
+        val_fraction=data.val_fraction,
+    )
+
+
+def with_vocabulary(config: RunConfig, vocabulary: Vocabulary) -> RunConfig:
+    """The configuration that names its classes and products, as it is saved."""
+    return replace(config, data=replace(config.data, classes=vocabulary.classes, product_tags=vocabulary.products))
+
+
+def vocabulary_of(config: RunConfig) -> Vocabulary:
+    return Vocabulary(classes=config.data.classes, products=config.data.product_tags)
+
+
+def build_dataset(records: list[ImageRecord], config: RunConfig, augment: bool) -> LayoutDataset:
+    """Records as training samples, in the configuration's vocabulary; without `augment` nothing is mirrored."""
+    data = config.data
+    return LayoutDataset(
+        records,
+        vocabulary_of(config),
+        image_size=config.model.image_size,
+        image_channels=config.model.image_channels,
+        crop_policy=data.crop_policy,
+        random_flip=data.random_flip and augment,
+        min_visible=data.min_visible,
+        max_objects=data.max_objects,
+        max_objects_policy=data.max_objects_policy,
+        seed=config.train.seed,
+    )
+
+
+def trained_config(weights: Path, given: dict, fallback: RunConfig, flag: str) -> RunConfig:
+    """The configuration that weights were trained with: config.json beside them, else `fallback`, from the flags.
+
+    Model and diffusion options in `given` are assertions: a contradiction is an error naming flag, value and trained
+    value. Data options that were given (another folder, say) replace the trained ones, the vocabulary excepted.
+    """
+    if not weights.is_file():
+        raise ValueError(f"--{flag} {weights}: no such file")
+    trained = config_beside(weights)
+    if trained is None:
+        return fallback
+    problems = contradictions(given, trained, ("model", "diffusion"), free=("timestep_respacing",))
+    problems += contradictions(
+        {name: given[name] for name in ("classes", "product_tags") if name in given}, trained, ("data",)
+    )
+    if problems:
+        raise ValueError(f"{weights}: {'; '.join(problems)}")
+    data_options = {name: value for name, value in given.items() if hasattr(trained.data, name)}
+    return replace(trained, data=replace(trained.data, **data_options))
+
+
+def load_trained(config: RunConfig, weights: Path, device) -> UNet:
+    """The trained network in eval mode."""
+    model = build_model(config)
+    load_weights(model, weights)
+    return model.to(device).eval()

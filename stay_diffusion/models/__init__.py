@@ -1,0 +1,5 @@
+"""The network: encoder, middle and decoder of guided-diffusion's U-Net, its decoder norms modulated by a layout.
+
+Letters at line ends: B batch, O objects (with background: O+1), C channels, H W pixels, K classes, P products,
+D code width, E time-embedding width, M mask side, T tokens of attention, N heads.
+"""

@@ -1,0 +1,100 @@
+"""What a layout does to the network, worked out once per layout: codes, masks, weights per resolution."""
+
+import torch
+from torch import Tensor, nn
+
+from stay_diffusion.data.layout import Layout
+
+from .object_codes import ObjectCodes
+from .object_masks import (
+    MASK_SIDE,
+    WEIGHTS,
+    MaskNet,
+    at_least_one_pixel,
+    box_indicator,
+    paste,
+    resize_masks,
+    smallest_on_top,
+)
+
+
+class Conditioning:
+    """A layout as the norms use it.
+
+    codes (B, O+1, D), background last; masks (B, O, h, w) at any resolution, 0 outside the boxes and for padding;
+    indicator (B, O, H0, W0), the boxes themselves; order (B, O) from topmost to lowest; labels (B, O);
+    product (B,), which also enters through the timestep embedding.
+    Per-pixel weights are made once per resolution and shared by every norm there, at every sampling step.
+    """
+
+    def __init__(self, codes, masks, indicator, order, labels, product, weighting: str):
+        self.codes, self.masks, self.indicator = codes, masks, indicator
+        self.order, self.labels, self.product, self.weighting = order, labels, product, weighting
+        self._weights: dict[tuple[int, int], Tensor] = {}
+
+    def weights(self, size: tuple[int, int]) -> Tensor:
+        """Who modulates each pixel: (B, O+1, H*W) at a stage of H x W."""
+        if size not in self._weights:
+            weights = WEIGHTS[self.weighting](resize_masks(self.masks, size), self.order)
+            self._weights[size] = weights.flatten(2)
+        return self._weights[size]
+
+    def with_masks(self, masks: Tensor) -> "Conditioning":
+        return Conditioning(
+            self.codes, masks, self.indicator, self.order, self.labels, self.product, self.weighting
+        )
+
+
+class LayoutConditioner(nn.Module):
+    """Layout -> Conditioning: object codes, and the masks they draw into their boxes."""
+
+    def __init__(self, num_classes: int, num_products: int, z_mode: str, weighting: str):
+        super().__init__()
+        self.weighting = weighting
+        self.object_codes = ObjectCodes(num_classes, num_products, z_mode)
+        self.mask_net = MaskNet(self.object_codes.width)
+
+    def forward(self, layout: Layout, size: tuple[int, int], z: Tensor | None = None) -> Conditioning:
+        """For pictures of H x W pixels; z (B, O+1, 128) fixes the style draw of `z_mode` prior."""
+        base = tuple(max(64, side // 2) for side in size)
+        codes = self.object_codes(layout, z)  # B O+1 D
+        boxes = at_least_one_pixel(layout.boxes, base)
+        indicator = box_indicator(boxes, base) * layout.valid[..., None, None]  # B O H0 W0
+        masks = paste(self._masks(codes, layout), boxes, base) * indicator
+        order = smallest_on_top(layout.boxes, layout.valid)
+        return Conditioning(codes, masks, indicator, order, layout.labels, layout.product, self.weighting)
+
+    def _masks(self, codes: Tensor, layout: Layout) -> Tensor:
+        B, O = layout.labels.shape
+        table = self.object_codes.label_embedding.weight
+        if not O:
+            return codes.new_zeros(B, 0, MASK_SIDE, MASK_SIDE)
+        if self.object_codes.z_mode == "off" and len(table) <= B * O:
+            return self.mask_net(table)[layout.labels]  # without z, objects of a class share a mask: draw each once
+        return self.mask_net(codes[:, :O].flatten(0, 1)).unflatten(0, (B, O))  # B O M M
+
+
+class MaskRefinement(nn.Module):
+    """LostGAN-v2's refinement of the masks by what a decoder block has drawn (arXiv 2003.11571, section 3.3).
+
+    Next mask = (1 - a) m + a sigmoid(S[label]) box, a = sigmoid(alpha[label]), S one logit map per class.
+    """
+
+    def __init__(self, channels: int, num_classes: int, hidden: int = 100):
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.Conv2d(channels, hidden, 3, padding=1),
+            nn.GroupNorm(hidden // 10, hidden),
+            nn.ReLU(),
+            nn.Conv2d(hidden, num_classes + 1, 1),
+        )
+        self.alpha = nn.Parameter(torch.zeros(num_classes + 1))
+
+    def forward(self, h: Tensor, conditioning: Conditioning) -> Conditioning:
+        """The conditioning for the blocks after h (B, C, H, W)."""
+        size, labels = tuple(h.shape[-2:]), conditioning.labels
+        logits = self.head(h).float()  # B K+1 H W
+        seen = logits.gather(1, labels[:, :, None, None].expand(-1, -1, *size)).sigmoid()  # B O H W
+        a = self.alpha[labels].sigmoid()[..., None, None]
+        box = resize_masks(conditioning.indicator, size)
+        return conditioning.with_masks((1 - a) * resize_masks(conditioning.masks, size) + a * seen * box)

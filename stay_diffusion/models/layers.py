@@ -1,0 +1,34 @@
+"""Small layers: group norm in float32, the timestep embedding, zero initialisation."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class GroupNorm32(nn.GroupNorm):
+    """Group norm of 32 groups, computed in float32 whatever comes in; takes and ignores a conditioning."""
+
+    def __init__(self, channels: int, affine: bool = True):
+        if channels % 32:
+            raise ValueError(f"--num_channels, --channel_mult: {channels} channels do not divide into 32 groups")
+        super().__init__(32, channels, affine=affine)
+
+    def forward(self, x: Tensor, conditioning=None) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
+def timestep_embedding(t: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
+    """Sinusoids (B, width) of timesteps t (B,), cosines first (arXiv 2006.11239)."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t.float()[:, None] * frequencies[None]
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return nn.functional.pad(embedding, (0, width % 2))
+
+
+def zero_module(module: nn.Module) -> nn.Module:
+    """The module with all its parameters zero, so that what it feeds starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module

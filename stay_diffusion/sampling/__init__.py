@@ -1,0 +1,1 @@
+"""From layouts to labelled images: where layouts come from, generation, export, previews."""

@@ -1,0 +1,143 @@
+"""The results folder: samples, real images, drawn labels, annotations, manifest; written so that a run can continue."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..checkpoint import atomic_write
+from ..data.annotations import Box, ImageRecord, Vocabulary
+from ..data.formats import vott
+from ..data.images import to_pil
+from .layouts import LayoutItem
+from .preview import contact_sheet, draw_boxes, draw_layout, enlarge
+
+SHEET_IMAGES = 32
+
+
+class ResultsFolder:
+    """samples/STEM.png, images/STEM.png (the real ones), labels/STEM.png (the layouts drawn), manifest.jsonl.
+
+    An image is done once its line is in the manifest; a folder made with other settings is refused.
+    """
+
+    def __init__(self, path: Path, vocabulary: Vocabulary):
+        self.path, self.vocabulary = path, vocabulary
+        self.manifest = path / "manifest.jsonl"
+
+    def done(self, items: Sequence[LayoutItem], settings: dict) -> set[int]:
+        """The indices whose images an earlier run of the same settings and layouts has finished."""
+        entries = self.entries()
+        for index, entry in entries.items():
+            difference = _first_difference(entry, items, settings)
+            if difference:
+                raise ValueError(
+                    f"--results_path {self.path}: holds other samples ({difference}); choose another folder or empty it"
+                )
+        return {index for index, entry in entries.items() if (self.path / entry["file"]).exists()}
+
+    def entries(self) -> dict[int, dict]:
+        """The manifest by image index; a last line torn by an interruption does not count."""
+        if not self.manifest.exists():
+            return {}
+        entries = {}
+        lines = self.manifest.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+                entries[entry["index"]] = entry
+            except (ValueError, KeyError, TypeError):
+                if number < len(lines):
+                    raise ValueError(f"{self.manifest}, line {number}: not a line of a manifest") from None
+        return entries
+
+    def open(self) -> None:
+        for name in ("samples", "images", "labels"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+        # Rewritten without a torn last line, so that appending starts on a fresh one.
+        self._write_manifest(self.entries())
+
+    def add(self, index: int, item: LayoutItem, image: Tensor, settings: dict) -> None:
+        """One finished image (C, H, W) in [-1, 1]: its pictures first, then its line in the manifest."""
+        sample = to_pil(image)
+        save_png(sample, self.path / "samples" / f"{item.stem}.png")
+        save_png(draw_layout(item.objects, self.vocabulary.classes, sample.width), self.path / f"labels/{item.stem}.png")
+        real = item.real_image()
+        if real is not None:
+            save_png(to_pil(real), self.path / "images" / f"{item.stem}.png")
+        with open(self.manifest, "a", encoding="utf-8") as manifest:
+            manifest.write(json.dumps(entry_of(index, item, settings)) + "\n")
+
+    def finish(self, items: Sequence[LayoutItem], save_npz: bool) -> None:
+        """The manifest in order, a VoTT export beside the samples, preview.png and, if asked for, the npz."""
+        self._write_manifest(self.entries())
+        vott.write(
+            self.path / "samples" / "samples-export.json",
+            [self._record(item) for item in items],
+            [*self.vocabulary.products, *self.vocabulary.classes],
+            name="samples",
+        )
+        save_png(self._sheet(items[:SHEET_IMAGES]), self.path / "preview.png")
+        if save_npz:
+            images = np.stack([np.asarray(Image.open(self.path / f"samples/{item.stem}.png")) for item in items])
+            images = images[..., None] if images.ndim == 3 else images  # N H W C
+            name = f"samples_{'x'.join(str(n) for n in images.shape)}.npz"
+            atomic_write(self.path / name, lambda file: np.savez(file, arr_0=images))
+
+    def _record(self, item: LayoutItem) -> ImageRecord:
+        """The sample with its boxes in pixels, clipped to the picture."""
+        path = self.path / "samples" / f"{item.stem}.png"
+        W, H = Image.open(path).size
+        clipped = (
+            Box(b.label, max(b.x0, 0) * W, max(b.y0, 0) * H, min(b.x1, 1) * W, min(b.y1, 1) * H) for b in item.objects
+        )
+        boxes = tuple(b for b in clipped if b.x1 - b.x0 > 0 and b.y1 - b.y0 > 0)
+        return ImageRecord(path, W, H, boxes, item.product)
+
+    def _sheet(self, items: Sequence[LayoutItem]) -> Image.Image:
+        rows = []
+        for item in items:
+            sample = Image.open(self.path / f"samples/{item.stem}.png")
+            side = sample.width * max(1, 192 // sample.width)
+            cells = [enlarge(sample, side), draw_boxes(sample, item.objects, self.vocabulary.classes, side)]
+            real = self.path / f"images/{item.stem}.png"
+            if item.dataset and real.exists():
+                cells.append(draw_boxes(Image.open(real), item.objects, self.vocabulary.classes, side))
+            rows.append(cells)
+        captions = [f"{item.stem} {item.product or ''}: sample, with boxes, real"[: 28 * len(rows[0])] for item in items]
+        return contact_sheet(rows, captions, self.vocabulary.classes, columns=3)
+
+    def _write_manifest(self, entries: dict[int, dict]) -> None:
+        text = "".join(json.dumps(entries[index]) + "\n" for index in sorted(entries))
+        atomic_write(self.manifest, lambda file: file.write(text.encode()))
+
+
+def entry_of(index: int, item: LayoutItem, settings: dict) -> dict:
+    """A manifest line: which image, from which layout, with which settings."""
+    objects = [{"label": b.label, "box": [b.x0, b.y0, b.x1, b.y1]} for b in item.objects]
+    return {
+        "index": index,
+        "stem": item.stem,
+        "file": f"samples/{item.stem}.png",
+        "layout": {"product": item.product, "objects": objects},
+        "source": item.source,
+        **settings,
+    }
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    atomic_write(path, lambda file: image.save(file, format="png"))
+
+
+def _first_difference(entry: dict, items: Sequence[LayoutItem], settings: dict) -> str:
+    index = entry["index"]
+    if index >= len(items):
+        return f"image {index}, beyond the {len(items)} asked for"
+    expected = json.loads(json.dumps(entry_of(index, items[index], settings)))
+    for key, value in expected.items():
+        if key not in ("checkpoint", "source") and entry.get(key) != value:
+            return f"{key} of image {index} is {entry.get(key)!r}, now {value!r}"[:300]
+    return ""

@@ -1,0 +1,118 @@
+"""Layouts -> images, each from its own random numbers."""
+
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..config import SampleConfig
+from ..data.annotations import Vocabulary
+from ..data.layout import Layout
+from ..device import autocast, resolve_precision
+from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
+from ..diffusion.guidance import classifier_free
+from ..diffusion.samplers import SAMPLERS
+from ..models.object_codes import STYLE_WIDTH
+from .layouts import LayoutItem
+
+
+def image_generators(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator per image, from (seed, index): the same on every device, in any batch, on any rank."""
+    states = [np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] for index in indices]
+    return [torch.Generator().manual_seed(int(state)) for state in states]
+
+
+@torch.no_grad()
+def generate(
+    model: torch.nn.Module,
+    diffusion: GaussianDiffusion,
+    layout: Layout,
+    generators: Sequence[torch.Generator],
+    shape: tuple[int, int, int],
+    *,
+    sampler: str = "dpmpp_2m",
+    scale: float = 1.0,
+    eta: float = 0.0,
+    clip_denoised: bool = True,
+    precision: str = "fp32",
+) -> Tensor:
+    """Images (B, C, H, W) in [-1, 1] of shape (C, H, W) for a layout of B, on the diffusion's device.
+
+    `diffusion` is already respaced; `generators` (B) draw style, starting noise and every step's noise, in that order.
+    """
+    device = torch.device(diffusion.device)
+    style = _styles(layout, generators) if _needs_style(model) else None
+
+    def draw_noise() -> Tensor:
+        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
+
+    noise, layout = draw_noise(), layout.to(device)
+    guided = classifier_free(model, scale, num_channels=shape[0])
+    if scale != 1:
+        layout = layout.with_null()
+        style = None if style is None else style.repeat(2, 1, 1)
+    with autocast(device, precision):
+        conditioning = model.condition(layout, shape[1:], None if style is None else style.to(device))
+        extra = {"eta": eta} if sampler == "ddim" else {}
+        kwargs = {"layout": conditioning}
+        images = SAMPLERS[sampler](diffusion, guided, noise, draw_noise, clip_denoised, kwargs, **extra)
+    return images.float().clamp(-1, 1)
+
+
+def generate_all(
+    model: torch.nn.Module,
+    full_diffusion: GaussianDiffusion,
+    items: Sequence[LayoutItem],
+    vocabulary: Vocabulary,
+    shape: tuple[int, int, int],
+    sample: SampleConfig,
+    respacing: str,
+    device: torch.device,
+    on_image: Callable[[int, LayoutItem, Tensor], None],
+    done: AbstractSet[int] = frozenset(),
+) -> None:
+    """Calls on_image(index, item, image (C, H, W)) for every item whose index is not done, batch by batch.
+
+    Batches are cut at the same indices whatever is done, so that a continued run makes the very same images.
+    """
+    diffusion = respace(full_diffusion, respacing).to(device)
+    precision = resolve_precision(sample.precision, sample.use_fp16, device)
+    with tqdm(total=len(items), initial=len(done), unit="image", mininterval=1.0) as progress:
+        for start in range(0, len(items), sample.batch_size):
+            indices = range(start, min(start + sample.batch_size, len(items)))
+            missing = [i for i in indices if i not in done]
+            if not missing:
+                continue
+            images = generate(
+                model,
+                diffusion,
+                Layout.collate([items[i].tensors(vocabulary) for i in indices]),
+                image_generators(sample.seed, indices),
+                shape,
+                sampler=sample.sampler,
+                scale=sample.s,
+                eta=sample.eta,
+                clip_denoised=sample.clip_denoised,
+                precision=precision,
+            ).cpu()
+            for i in missing:
+                on_image(i, items[i], images[i - start])
+            progress.update(len(missing))
+
+
+def _needs_style(model) -> bool:
+    conditioner = getattr(model, "conditioner", None)
+    return conditioner is not None and conditioner.object_codes.z_mode == "prior"
+
+
+def _styles(layout: Layout, generators: Sequence[torch.Generator]) -> Tensor:
+    """z (B, O+1, 128), drawn for each image's own objects so that padding changes nothing; background last."""
+    z = torch.zeros(len(layout), layout.num_objects + 1, STYLE_WIDTH)
+    for i, generator in enumerate(generators):
+        n = int(layout.valid[i].sum())
+        drawn = torch.randn(n + 1, STYLE_WIDTH, generator=generator)
+        z[i, :n], z[i, -1] = drawn[1:], drawn[0]
+    return z

@@ -1,0 +1,123 @@
+"""Where the layouts to sample come from: a split of the data, or a file."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data.annotations import AnnotationError, Box, ImageRecord, Vocabulary, assign_products
+from ..data.formats import vott
+from ..data.layout import UNKNOWN_PRODUCT
+from ..data.loader import LayoutDataset
+
+
+@dataclass(frozen=True)
+class LayoutItem:
+    """One picture to make: its name, product, and objects as boxes in [0, 1] of the picture's sides.
+
+    `source` says where the layout comes from; `dataset` and `index` where its real picture is, if there is one.
+    """
+
+    stem: str
+    product: str | None
+    objects: tuple[Box, ...]
+    source: str
+    dataset: LayoutDataset | None = None
+    index: int = 0
+
+    def real_image(self) -> Tensor | None:
+        """The real picture (C, S, S) in [-1, 1] that this layout was drawn on, cut the same way."""
+        return self.dataset.sample(self.index, epoch=0)[0] if self.dataset else None
+
+    def tensors(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, int]:
+        """Boxes (n, 4), labels (n,) and product, as `Layout.collate` takes them."""
+        record = ImageRecord(Path(self.source), 1, 1, self.objects, self.product)
+        boxes = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in self.objects]).reshape(-1, 4)
+        labels = torch.tensor([vocabulary.label_of(record, box) for box in self.objects], dtype=torch.long)
+        return boxes, labels, vocabulary.product_of(record)
+
+
+def from_dataset(dataset: LayoutDataset) -> list[LayoutItem]:
+    """The layouts of a split's pictures as the network would see them, always cut the same way."""
+    names = dataset.vocabulary
+    items = []
+    for index, record in enumerate(dataset.records):
+        _, boxes, labels, product = dataset.sample(index, epoch=0)
+        objects = tuple(
+            Box(names.classes[label - 1], *box) for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)
+        )
+        product_name = None if product == UNKNOWN_PRODUCT else names.products[product - 1]
+        items.append(LayoutItem(record.stem, product_name, objects, str(record.path), dataset, index))
+    return items
+
+
+def from_file(path: Path, vocabulary: Vocabulary) -> list[LayoutItem]:
+    """The layouts of a VoTT export (.json, its images not needed) or of lines of JSON (.jsonl).
+
+    A line is {"stem": NAME, "product": NAME or null, "objects": [{"label": CLASS, "box": [x0, y0, x1, y1]}, ...]}
+    with boxes in [0, 1]; a manifest.jsonl of earlier samples is read too.
+    """
+    if not path.is_file():
+        raise AnnotationError(f"--layouts {path}: no such file (val, train, a VoTT export or lines of JSON)")
+    items = _from_lines(path) if path.suffix == ".jsonl" else _from_vott(path, vocabulary)
+    if not items:
+        raise AnnotationError(f"--layouts {path}: holds no layout")
+    for item in items:
+        item.tensors(vocabulary)  # an unknown class or product is named now, not after an hour of sampling
+    return items
+
+
+def choose(items: Sequence[LayoutItem], num_samples: int) -> list[LayoutItem]:
+    """Exactly `num_samples` items with distinct stems, the layouts repeated as needed; 0: each once."""
+    repeated = [items[i % len(items)] for i in range(num_samples or len(items))]
+    counts: Counter[str] = Counter()
+    taken = {item.stem for item in items}
+    chosen = []
+    for item in repeated:
+        counts[item.stem] += 1
+        stem = item.stem
+        while counts[item.stem] > 1 and (stem == item.stem or stem in taken):
+            stem = f"{item.stem}_{counts[item.stem]}"
+            counts[item.stem] += stem in taken
+        taken.add(stem)
+        chosen.append(replace(item, stem=stem))
+    return chosen
+
+
+def _from_vott(path: Path, vocabulary: Vocabulary) -> list[LayoutItem]:
+    records, _ = vott.read(path, require_images=False)
+    items = []
+    for record in assign_products(records, vocabulary.products):
+        W, H = record.width, record.height
+        objects = tuple(Box(b.label, b.x0 / W, b.y0 / H, b.x1 / W, b.y1 / H) for b in record.boxes)
+        items.append(LayoutItem(record.stem, record.product, objects, str(path)))
+    return items
+
+
+def _from_lines(path: Path) -> list[LayoutItem]:
+    items = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            layout = entry.get("layout", entry)
+            objects = tuple(Box(o["label"], *(float(x) for x in o["box"])) for o in layout.get("objects", []))
+            stem, product = str(entry.get("stem", f"layout{number:05d}")), layout.get("product")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise AnnotationError(
+                f'{path}, line {number}: expected {{"product": ..., "objects": [{{"label": ..., "box": [x0, y0, x1, y1]'
+                f"}}]}} ({type(error).__name__}: {error})"
+            ) from None
+        for box in objects:
+            if not (box.x0 < box.x1 and box.y0 < box.y1 and box.x1 > 0 and box.y1 > 0 and box.x0 < 1 and box.y0 < 1):
+                raise AnnotationError(
+                    f"{path}, line {number}: box {[box.x0, box.y0, box.x1, box.y1]} of {box.label!r} is empty or outside "
+                    "the picture (x0 y0 x1 y1 in [0, 1])"
+                )
+        items.append(LayoutItem(stem, product, objects, str(path)))
+    return items

@@ -1,0 +1,1 @@
+"""From batches to weights: one step, accumulation, averaging, logging, saving."""

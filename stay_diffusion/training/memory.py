@@ -1,0 +1,55 @@
+"""How much memory a training run needs, worked out without running it."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from ..config import RunConfig
+from ..data.layout import Layout
+from ..diffusion.gaussian_diffusion import GaussianDiffusion
+
+ASSUMED_OBJECTS = 8
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def estimate_memory(config: RunConfig, model: torch.nn.Module, diffusion: GaussianDiffusion) -> dict[str, int]:
+    """Bytes that training takes in float32, by use.
+
+    Activations are counted, not guessed: one training loss on the meta device, where tensors have shapes but no
+    storage, adding up what autograd keeps, with eight objects a picture.
+    """
+    images = config.train.microbatch if config.train.microbatch > 0 else config.train.batch_size
+    weights = 4 * parameter_count(model)
+    return {
+        "weights and gradients": 2 * weights,
+        "optimizer": 2 * weights,
+        "averages": len(config.train.ema_rates) * weights,
+        "activations": images * _kept_by_autograd(config, model, diffusion),
+    }
+
+
+def _kept_by_autograd(config: RunConfig, model: torch.nn.Module, diffusion: GaussianDiffusion) -> int:
+    """Bytes per image."""
+    meta, size = copy.deepcopy(model).to("meta").train(), config.model.image_size
+    parameters = {p.untyped_storage()._cdata for p in meta.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in parameters:
+            kept[storage] = tensor  # a storage kept by several operations counts once
+        return tensor
+
+    with torch.device("meta"):
+        labels = torch.ones(1, ASSUMED_OBJECTS, dtype=torch.long)
+        product = torch.zeros(1, dtype=torch.long)
+        layout = Layout(torch.zeros(1, ASSUMED_OBJECTS, 4), labels, labels.bool(), product)
+        x = torch.zeros(1, config.model.image_channels, size, size)
+        t = torch.zeros(1, dtype=torch.long)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            diffusion.to("meta").training_losses(meta, x, t, x, {"layout": layout})
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

@@ -1,0 +1,307 @@
+"""FID: the distance against SciPy and torch-fidelity, which images are read and how, and what the command says."""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+if importlib.util.find_spec("torch_fidelity") is None:
+    pytest.skip("torch-fidelity is not installed: pip install 'stay-diffusion[eval]'", allow_module_level=True)
+
+SCRIPT = Path(__file__).resolve().parents[2] / "evaluations" / "test_with_FID.py"
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("fid_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fid_script"] = module  # its dataclass looks its own module up
+    spec.loader.exec_module(module)
+    return module
+
+
+script = load_script()
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save_images(folder: Path, images, suffix: str = ".png") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i:03}{suffix}")
+    return folder
+
+
+def random_features(n: int, d: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) / d**0.5 + rng.normal(size=d)
+
+
+def options(**changes) -> argparse.Namespace:
+    return argparse.Namespace(**({"batch_size": 4, "image_size": None, "compat": None, "device": "cpu"} | changes))
+
+
+def stored_statistics(path: Path, d: int = 3, shift: float = 0.0) -> Path:
+    np.savez(path, mu=np.full(d, shift), sigma=np.eye(d))
+    return path
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Random weights whose features are of order 1: torch's own initial ones shrink every image to nearly 0."""
+    torch.manual_seed(0)
+    model = script.inception(None)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    return model
+
+
+def run_script(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_HOME": str(cwd / "hub_home")}
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("n", "d"), [(200, 16), (12, 32)])
+def test_the_distance_is_that_of_the_matrix_square_root(n, d):
+    linalg = pytest.importorskip("scipy.linalg")
+    (mu1, sigma1), (mu2, sigma2) = (script.statistics(random_features(n, d, seed)) for seed in (1, 2))
+    # The symmetric form has the same trace as sqrtm(sigma1 sigma2), and exists for singular covariances too.
+    root = linalg.sqrtm(sigma1 + 1e-15 * np.eye(d)).real
+    common = np.trace(linalg.sqrtm(root @ sigma2 @ root + 1e-15 * np.eye(d)).real)
+    expected = ((mu1 - mu2) ** 2).sum() + np.trace(sigma1) + np.trace(sigma2) - 2 * common
+    assert expected > 1
+    np.testing.assert_allclose(script.frechet_distance(mu1, sigma1, mu2, sigma2), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 64), (40, 64)])
+def test_the_distance_is_torch_fidelitys_on_the_same_features(n, d):
+    script.import_torchvision()
+    from torch_fidelity import metric_fid
+
+    one, other = random_features(n, d, seed=3), random_features(n, d, seed=4)
+    theirs = [metric_fid.fid_features_to_statistics(torch.from_numpy(x)) for x in (one, other)]
+    expected = metric_fid.fid_statistics_to_metric(*theirs, verbose=False)["frechet_inception_distance"]
+    found = script.frechet_distance(*script.statistics(one), *script.statistics(other))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_distance_of_commuting_covariances_is_known():
+    mu, variances1, variances2 = np.array([3.0, 0.0, 4.0]), np.array([4.0, 9.0, 0.0]), np.array([1.0, 0.0, 25.0])
+    found = script.frechet_distance(mu, np.diag(variances1), np.zeros(3), np.diag(variances2))
+    np.testing.assert_allclose(found, 25 + ((variances1**0.5 - variances2**0.5) ** 2).sum(), rtol=1e-12)
+
+
+def test_the_distance_of_singular_statistics_to_themselves_is_zero():
+    mu, sigma = script.statistics(random_features(30, 200, seed=5))
+    assert abs(script.frechet_distance(mu, sigma, mu, sigma)) < 1e-9 * np.trace(sigma)
+
+
+def test_the_distance_to_statistics_without_spread_is_the_trace():
+    np.testing.assert_allclose(script.frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), np.zeros((2, 2))), 2.0)
+
+
+def test_statistics_of_float32_features_are_taken_in_float64():
+    features = (random_features(500, 4, seed=6) * 1e-3 + 1000).astype(np.float32)
+    mu, sigma = script.statistics(features)
+    assert mu.dtype == sigma.dtype == np.float64
+    np.testing.assert_allclose(sigma, np.cov(features.astype(np.float64), rowvar=False), rtol=1e-9)
+
+
+def test_features_do_not_depend_on_the_batch_size(network, tmp_path):
+    side = script.open_side(save_images(tmp_path / "a", noise(5, 32, 40, 3)))
+    one, four = (script.measure(side, network, options(batch_size=size)) for size in (1, 4))
+    assert one.sizes == four.sizes == {"40x32": 5}
+    np.testing.assert_allclose(one.mu, four.mu, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(one.sigma, four.sigma, rtol=1e-3, atol=1e-5)
+    assert np.trace(one.sigma) > 0.1
+
+
+def test_images_of_several_sizes_are_each_resized_from_their_own(network, tmp_path):
+    images = [*noise(2, 32, 32, 3), *noise(1, 20, 48, 3, seed=1), *noise(1, 32, 32, 3, seed=2)]
+    side = script.measure(script.open_side(save_images(tmp_path / "a", images)), network, options())
+    with torch.inference_mode():
+        features = [network(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy() for image in images]
+    assert side.sizes == {"32x32": 3, "48x20": 1}
+    np.testing.assert_allclose(side.mu, np.concatenate(features).mean(axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_and_an_npz_of_the_same_images_give_the_same_batches(tmp_path):
+    images = noise(5, 16, 24, 3)
+    np.savez(tmp_path / "b.npz", images)
+    sides = script.open_side(save_images(tmp_path / "a", images)), script.open_side(tmp_path / "b.npz")
+    folder, npz = (torch.cat(list(script.batches(side.items, 2, None))) for side in sides)
+    torch.testing.assert_close(folder, npz)
+    torch.testing.assert_close(npz, torch.from_numpy(images).permute(0, 3, 1, 2))
+
+
+def test_all_images_are_used_sorted_by_name(tmp_path):
+    folder = save_images(tmp_path / "a", noise(53, 4, 4))
+    (folder / "notes.txt").write_text("no image")
+    items = script.open_side(folder).items
+    assert [path.name for path in items] == [f"{i:03}.png" for i in range(53)]
+
+
+@pytest.mark.parametrize(("n", "used"), [(53, 50), (100, 100), (7, 7)])
+def test_compat_oasis_drops_the_remainder_of_fifty(tmp_path, n, used):
+    assert len(script.open_side(save_images(tmp_path / "a", noise(n, 4, 4)), "oasis").items) == used
+
+
+def test_compat_oasis_takes_the_same_features_of_a_picture_that_no_resize_changes(network):
+    flat = torch.tensor([10, 120, 250], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 40, 300)
+    with torch.inference_mode():
+        ours, theirs = script.pool3(network, flat), script.oasis_pool3(network, flat)
+    # (x - 128) / 128 against 2 x / 255 - 1: nearly the same input, so nearly the same features.
+    assert (theirs - ours).norm() < 0.05 * ours.norm()
+    assert not torch.equal(theirs, ours)
+
+
+def test_compat_oasis_resizes_with_half_pixel_centres_and_anti_aliasing():
+    ramp = torch.arange(512.0).div(2).to(torch.uint8).expand(3, 128, 512)
+    resized = script._skimage_resize(ramp)
+    assert resized.shape == (3, 256, 256)
+    torch.testing.assert_close(resized[0, 7, 20:-20], torch.arange(256.0)[20:-20], rtol=0, atol=0.05)
+    stripes = torch.tensor([0, 255], dtype=torch.uint8).repeat(512).expand(3, 1024, 1024)
+    assert script._skimage_resize(stripes).std() < 10
+
+
+def test_grey_is_repeated_and_sixteen_bits_do_not_saturate(tmp_path):
+    values = np.array([[0, 257, 25700, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    Image.fromarray((values // 257).astype(np.uint8)).save(tmp_path / "grey.png")
+    expected = np.array([0, 1, 100, 255])[None, :, None].repeat(3, axis=2)
+    for name in ("deep.png", "grey.png"):
+        np.testing.assert_array_equal(script.pixels(tmp_path / name), expected)
+
+
+def test_image_size_resizes_every_image_first(tmp_path):
+    folder = save_images(tmp_path / "a", [*noise(2, 8, 8, 3), *noise(2, 12, 20, 3)])
+    (batch,) = script.batches(script.open_side(folder).items, 8, 16)
+    assert batch.shape == (4, 3, 16, 16)
+
+
+def bad_sides(folder: Path) -> dict[str, tuple[Path, str]]:
+    (folder / "empty" / "inside").mkdir(parents=True)
+    np.savez(folder / "float.npz", np.zeros((3, 4, 4, 3)))
+    np.savez(folder / "mu.npz", mu=np.zeros(3), sigma=np.eye(4))
+    np.savez(folder / "other.npz", x=np.zeros(3))
+    (folder / "broken.npz").write_bytes(b"not a zip")
+    return {
+        "missing": (folder / "nowhere", "no such file or folder"),
+        "empty": (folder / "empty", r"not searched: folders inside: inside"),
+        "single": (save_images(folder / "single", noise(1, 4, 4)), "at least 2 images, found 1"),
+        "float": (folder / "float.npz", r"arr_0 as uint8 .* found arr_0 float64 \(3, 4, 4, 3\)"),
+        "mu": (folder / "mu.npz", r"found mu float64 \(3,\), sigma float64 \(4, 4\)"),
+        "other": (folder / "other.npz", "needs arr_0"),
+        "broken": (folder / "broken.npz", "needs arr_0"),
+    }
+
+
+@pytest.mark.parametrize("case", ["missing", "empty", "single", "float", "mu", "other", "broken"])
+def test_a_side_that_cannot_be_used_is_named(tmp_path, case):
+    path, message = bad_sides(tmp_path)[case]
+    with pytest.raises(ValueError, match=message) as raised:
+        script.open_side(path)
+    assert str(raised.value).startswith(f"{path}: ") and "\n" not in str(raised.value)
+
+
+def test_an_unreadable_image_is_named(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"x\.png: "):
+        script.pixels(tmp_path / "x.png")
+
+
+def test_weights_that_are_not_inceptions_are_refused(tmp_path):
+    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth: cannot be loaded as pt_inception") as raised:
+        script.inception(tmp_path / "w.pth")
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_given_are_loaded(network, tmp_path):
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    loaded = script.inception(tmp_path / "w.pth")
+    torch.testing.assert_close(loaded.state_dict(), network.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"])
+def test_weights_in_the_hub_cache_are_found_under_either_name(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / name
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert script.find_weights(None, download=False) == cached
+
+
+def test_missing_weights_are_one_line_that_says_what_to_do(tmp_path):
+    save_images(tmp_path / "a", noise(2, 8, 8, 3))
+    done = run_script("a", "a", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: Inception weights pt_inception-2015-12-05-6726825d.pth are not in ")
+    assert str(tmp_path / "hub_home/hub/checkpoints") in line
+    assert "https://" in line and "--weights FILE" in line and "--download" in line
+
+
+def test_two_files_of_statistics_need_no_weights_and_give_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x", "a.npz", "b.npz", "--json", "out.json", "--device", "cpu"])
+    stored_statistics(tmp_path / "a.npz"), stored_statistics(tmp_path / "b.npz", shift=2.0)
+    script.main()
+    report = json.loads((tmp_path / "out.json").read_text())
+    np.testing.assert_allclose(report["fid"], 12.0)
+    assert report["protocol"]["path2"] == str(tmp_path / "b.npz")
+    assert capsys.readouterr().out.startswith("FID: 12.0000\n")
+
+
+def test_statistics_of_different_features_are_refused(tmp_path, monkeypatch):
+    paths = stored_statistics(tmp_path / "a.npz", d=3), stored_statistics(tmp_path / "b.npz", d=4)
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, paths), "--device", "cpu"])
+    with pytest.raises(ValueError, match=r"a\.npz has 3 and .*b\.npz has 4"):
+        script.main()
+
+
+class MeanColour(torch.nn.Module):
+    """Stands in for Inception where its 2048 features would only cost time."""
+
+    def forward(self, images):
+        return (images.float().mean(dim=(2, 3)),)
+
+
+def test_the_protocol_names_counts_sizes_weights_and_cautions(tmp_path, monkeypatch, capsys):
+    torch.save({}, tmp_path / "w.pth")
+    monkeypatch.setattr(script, "inception", lambda weights: MeanColour())
+    save_images(tmp_path / "a", noise(2, 8, 8, 3)), save_images(tmp_path / "b", noise(3, 8, 16, 3))
+    arguments = [tmp_path / "a", tmp_path / "b", "--weights", tmp_path / "w.pth", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])
+    script.main()
+    printed = capsys.readouterr()
+    assert f"path1: {tmp_path / 'a'}\n  path1_images: 2\n  path1_sizes: 8x8 x 2" in printed.out
+    assert "path2_images: 3\n  path2_sizes: 16x8 x 3" in printed.out
+    assert "weights_sha256: " in printed.out and "torch-fidelity" in printed.out
+    assert printed.err.count("under 2,048") == 2
+    assert "compares with nothing published" in printed.err and "--image_size N" in printed.err
+
+
+def test_the_paths_edited_in_the_file_are_used_where_none_are_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "path1", str(stored_statistics(tmp_path / "a.npz")))
+    monkeypatch.setattr(script, "path2", str(stored_statistics(tmp_path / "b.npz", shift=1.0)))
+    monkeypatch.setattr(sys, "argv", ["x", "--device", "cpu"])
+    script.main()
+    assert "FID: 3.0000" in capsys.readouterr().out
+
+
+def test_one_path_alone_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "only"])
+    with pytest.raises(ValueError, match="two paths are needed, got 1"):
+        script.main()

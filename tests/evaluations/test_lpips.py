@@ -1,0 +1,209 @@
+"""LPIPS of several runs: the runs found, the pairs made, the distance itself; and the torchvision it stands on."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stay_diffusion.torchvision_cpu import import_torchvision, non_maximum_suppression
+
+# Not importorskip: that would import torchvision before its remedy.
+if importlib.util.find_spec("lpips") is None:
+    pytest.skip("lpips is not installed: pip install 'stay-diffusion[eval]'", allow_module_level=True)
+
+SCRIPT = Path(__file__).resolve().parents[2] / "evaluations" / "lpips.py"
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("lpips_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+script = load_script()
+
+
+def save_images(folder: Path, names: str, seed: int, size: int = 64) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    """Random AlexNet weights in the file that torchvision would have fetched."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("hub") / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    path.parent.mkdir()
+    features = import_torchvision().models.alexnet(weights=None).features
+    torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(backbone):
+    linear = Path(script.import_lpips().__file__).parent / "weights/v0.1/alex.pth"
+    return script.load_model("alex", linear, backbone)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, backbone):
+    """One run of the command from another folder: three runs, two of them alike, and names not in all of them."""
+    root = tmp_path_factory.mktemp("generated")
+    save_images(root / "samples0", "abc", seed=0)
+    save_images(root / "samples1", "abc", seed=0)
+    save_images(root / "samples2", "abd", seed=2)
+    arguments = [".", "--image_size", "64", "--device", "cpu", "--json", "out.json"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *arguments, "--backbone_weights", str(backbone)]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads((root / "out.json").read_text()), done
+
+
+def test_the_distance_is_that_of_the_lpips_package(model, tmp_path, backbone):
+    package = script.import_lpips()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reference = package.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    stored = torch.load(backbone, weights_only=True)
+    reference.net.load_state_dict({k: stored[f"features.{k.partition('.')[2]}"] for k in reference.net.state_dict()})
+    one, other = torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        expected = reference(one, other).flatten()
+        found = script.distance(model, script.embed(model, one), script.embed(model, other))
+    assert expected.min() > 1e-4
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_same_named_images_of_all_pairs_of_runs_are_averaged(model, report):
+    result, _ = report
+    folders = [Path(run) for run in result["protocol"]["runs"]]
+    pairs = [(0, 1, "abc"), (0, 2, "ab"), (1, 2, "ab")]
+    expected = []
+    with torch.no_grad():
+        for i, j, names in pairs:
+            for name in names:
+                one, other = (script.prepare(folders[run] / f"{name}.png", 64, None)[None] for run in (i, j))
+                expected.append(script.distance(model, script.embed(model, one), script.embed(model, other)).item())
+    assert result["image_pairs"] == 7 and result["run_pairs"] == 3
+    torch.testing.assert_close(result["lpips"], float(np.mean(expected)), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(result["std_over_images"], float(np.std(expected)), rtol=1e-5, atol=1e-7)
+
+
+def test_identical_runs_are_warned_of_by_name(report):
+    warned = [line for line in report[1].stderr.splitlines() if "identical" in line]
+    assert len(warned) == 1 and "samples0" in warned[0] and "samples1" in warned[0]
+
+
+def test_names_missing_from_a_run_are_counted_and_named(report):
+    assert "warning: 2 file names are not in every run" in report[1].stderr
+    assert "c.png, d.png" in report[1].stderr
+
+
+def test_the_number_and_its_protocol_are_printed(report):
+    result, done = report
+    assert done.stdout.startswith(f"LPIPS: {result['lpips']:.4f}\n")
+    assert result["protocol"]["backbone_sha256"] in done.stdout
+
+
+def test_missing_backbone_weights_are_one_line_that_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"^ImageNet weights alexnet-owt-7be5be79\.pth are not in") as raised:
+        script.find_backbone("alex", None)
+    message = str(raised.value)
+    assert "\n" not in message and "--backbone_weights FILE" in message
+    assert str(tmp_path / "hub/checkpoints") in message and "https://" in message
+
+
+def test_weights_in_the_hub_cache_are_found(backbone, monkeypatch, tmp_path):
+    (tmp_path / "hub").symlink_to(backbone.parents[1])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert script.find_backbone("alex", None).samefile(backbone)
+
+
+def test_weights_of_another_network_are_refused(backbone):
+    with pytest.raises(ValueError, match=r"alexnet-owt-7be5be79\.pth: not these weights"):
+        script.load_model("alex", backbone, backbone)
+
+
+def test_runs_are_samples_folders_before_anything_else_in_a_results_folder(tmp_path):
+    runs = [save_images(tmp_path / name, "x", seed=0) for name in ("samples_0", "samples_1")]
+    save_images(tmp_path / "labels", "x", seed=0)
+    assert script.find_runs(tmp_path) == runs
+
+
+def test_runs_are_the_samples_inside_each_results_folder(tmp_path):
+    runs = [save_images(tmp_path / name / "samples", "x", seed=0) for name in ("run0", "run1")]
+    save_images(tmp_path / "run0" / "labels", "x", seed=0)
+    assert script.find_runs(tmp_path) == runs
+
+
+def test_runs_are_plain_folders_of_images_or_the_folder_itself(tmp_path):
+    runs = [save_images(tmp_path / name, "x", seed=0) for name in ("one", "two")]
+    assert script.find_runs(tmp_path) == runs
+    assert script.find_runs(runs[0]) == [runs[0]]
+
+
+def test_one_run_alone_is_refused(tmp_path, monkeypatch):
+    save_images(tmp_path / "samples", "x", seed=0)
+    monkeypatch.setattr(sys, "argv", ["lpips.py", str(tmp_path)])
+    with pytest.raises(ValueError, match=r"found 1 run\(s\), 2 or more are needed"):
+        script.main()
+
+
+def test_compat_sdm_normalises_for_imagenet_at_299(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), (255, 0, 51)).save(folder / "x.png")
+    prepared = script.prepare(folder / "x.png", 256, "sdm")
+    assert prepared.shape == (3, 299, 299)
+    expected = (torch.tensor([1.0, 0.0, 0.2]) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )
+    torch.testing.assert_close(prepared, expected[:, None, None].expand(3, 299, 299))
+
+
+def brute_force_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
+    def iou(a, b):
+        width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+        shared = max(width, 0) * max(height, 0)
+        return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+    kept: list[int] = []
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        if all(iou(boxes[i], boxes[j]) <= threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.9])
+def test_non_maximum_suppression_keeps_what_brute_force_keeps(threshold):
+    rng = np.random.default_rng(3)
+    corner, side = rng.uniform(0, 40, (60, 2)), rng.uniform(5, 40, (60, 2))
+    boxes, scores = np.concatenate([corner, corner + side], axis=1), rng.permutation(60) / 60
+    expected = brute_force_nms(boxes, scores, threshold)
+    assert 1 < len(expected) < 60 or threshold == 0.9
+    tensors = torch.from_numpy(boxes), torch.from_numpy(scores)
+    assert non_maximum_suppression(*tensors, threshold).tolist() == expected
+    assert import_torchvision().ops.nms(*tensors, threshold).tolist() == expected
+
+
+def test_another_error_of_torchvision_is_not_hidden(monkeypatch):
+    def fail(name):
+        raise RuntimeError("operator torchvision::nms is broken otherwise")
+
+    monkeypatch.setattr("stay_diffusion.torchvision_cpu.importlib.import_module", fail)
+    with pytest.raises(RuntimeError, match="broken otherwise"):
+        import_torchvision()
