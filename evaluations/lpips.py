@@ -183,7 +183,7 @@ def protocol(
     files = {}
     for key, path in (("linear", linear), ("backbone", backbone)):
         with path.open("rb") as file:
-            files |= {key: str(path), f"{key}_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            files |= {key: str(path.resolve()), f"{key}_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     return {
         "runs": {str(run.resolve()): len(run_names) for run, run_names in zip(runs, names, strict=True)},
         "net": f"{args.net} v0.1",
@@ -211,15 +211,19 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="holds the runs, or is one of them")
     parser.add_argument("--net", choices=list(BACKBONES), default="alex")
     parser.add_argument(
-        "--image_size", type=int, default=256, help="every image is resized to N x N (Pillow's bilinear)"
+        "--image_size", type=int, default=256, metavar="N", help="every image is resized to N x N (Pillow's bilinear)"
     )
-    parser.add_argument("--weights", type=Path, help="LPIPS's linear layers; by default those in the lpips package")
-    parser.add_argument("--backbone_weights", type=Path, help="ImageNet weights, if they are not in torch hub's cache")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="LPIPS's linear layers; by default those in the lpips package"
+    )
+    parser.add_argument(
+        "--backbone_weights", type=Path, metavar="FILE", help="ImageNet weights, if not in torch hub's cache"
+    )
     parser.add_argument(
         "--compat", choices=["sdm"], help=f"sdm: resized to --image_size, then {SDM_SIZE}, and normalised twice"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="also write the number and its protocol to this file")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the number and its protocol to this file")
     args = parser.parse_args()
     if args.image_size < 32:
         raise ValueError(f"--image_size {args.image_size}: the network needs 32 or more")

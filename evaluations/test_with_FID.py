@@ -79,7 +79,7 @@ def frechet_distance(mu1: NDArray, sigma1: NDArray, mu2: NDArray, sigma2: NDArra
     difference = np.asarray(mu1, np.float64) - np.asarray(mu2, np.float64)
     common = np.linalg.svd(_root(sigma1).T @ _root(sigma2), compute_uv=False).sum()
     traces = np.trace(sigma1, dtype=np.float64) + np.trace(sigma2, dtype=np.float64)
-    return float(difference @ difference + traces - 2 * common)
+    return max(0.0, float(difference @ difference + traces - 2 * common))  # rounding can leave -1e-13
 
 
 def _root(sigma: NDArray) -> NDArray[np.float64]:
@@ -238,7 +238,7 @@ def _skimage_resize(image: Tensor) -> Tensor:
 PROTOCOLS: dict[str | None, Callable[[nn.Module, Tensor], Tensor]] = {None: pool3, "oasis": oasis_pool3}
 RESIZES = {
     None: "uint8, bilinear to 299 as TensorFlow 1 does it",
-    "oasis": "skimage's anti-aliased bilinear to 256, then bilinear to 299; the remainder of N mod 50 dropped",
+    "oasis": "skimage's anti-aliased bilinear to 256, then bilinear to 299; jpg and png alone, less the last N mod 50",
 }
 
 
@@ -251,7 +251,10 @@ def protocol(sides: Sequence[Side], weights: Path | None, args: argparse.Namespa
     facts |= {"features": f"Inception 2015-12-05 pool3 ({FEATURES})" if weights else "as stored"}
     if weights:
         with weights.open("rb") as file:
-            facts |= {"weights": str(weights), "weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            facts |= {
+                "weights": str(weights.resolve()),
+                "weights_sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
         first = f"bicubic to {args.image_size}, then " if args.image_size else ""
         facts |= {"resize": first + RESIZES[args.compat], "compat": args.compat}
     return facts | {"versions": {name: version(name) for name in ("torch", "torch-fidelity", "numpy", "pillow")}}
@@ -273,20 +276,25 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "paths", nargs="*", metavar="path", help="two of: folder of images; npz with arr_0 (uint8 NHWC) or mu and sigma"
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="changes the speed only")
-    parser.add_argument("--image_size", type=int, help="resize every image to N x N first (Pillow's bicubic)")
-    parser.add_argument("--weights", type=Path, help=f"{WEIGHTS_NAMES[0]}, if it is not in torch hub's cache")
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="changes the speed only")
+    parser.add_argument(
+        "--image_size", type=int, metavar="N", help="resize every image to N x N first (Pillow's bicubic)"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help=f"{WEIGHTS_NAMES[0]}, if it is not in torch hub's cache"
+    )
     parser.add_argument("--download", action="store_true", help="fetch the weights where they are missing")
     parser.add_argument("--compat", choices=[name for name in PROTOCOLS if name], help=f"oasis: {RESIZES['oasis']}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="also write the number and its protocol to this file")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the number and its protocol to this file")
     args = parser.parse_args()
     args.paths = args.paths or [path for path in (path1, path2) if path]
     if len(args.paths) != 2:
         raise ValueError(f"two paths are needed, got {len(args.paths)}: as arguments, or path1 and path2 in {__file__}")
     for name in ("batch_size", "image_size"):
-        if (getattr(args, name) or 1) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)}: must be 1 or more")
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} {value}: must be 1 or more")
     if args.json and not args.json.resolve().parent.is_dir():
         raise ValueError(f"--json {args.json}: no such folder")
     try:

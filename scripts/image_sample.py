@@ -6,7 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from stay_diffusion.config import RunConfig, SampleRun, dump, parse
+from stay_diffusion.config import RunConfig, SampleRun
+from stay_diffusion.flags import dump, parse
 
 
 def main() -> int:

@@ -5,7 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from stay_diffusion.config import RunConfig, contradictions, dump, flatten, load, parse, unflatten
+from stay_diffusion.config import RunConfig
+from stay_diffusion.flags import contradictions, dump, flatten, load, parse, unflatten
 
 
 def main() -> int:
@@ -40,7 +41,9 @@ def main() -> int:
     # Data
     train_records, vocabulary = factory.read_split(config.data, "train")
     config = factory.with_vocabulary(config, vocabulary)
-    watched = max(options.val_images if options.val_interval else 0, options.preview_images if options.preview_interval else 0)
+    watched = max(
+        options.val_images if options.val_interval else 0, options.preview_images if options.preview_interval else 0
+    )
     val_records = factory.read_split(config.data, "val")[0][:watched] if watched else []
     train_set = factory.build_dataset(train_records, config, augment=True)
     val_set = factory.build_dataset(val_records[: options.val_images], config, augment=False)
@@ -64,7 +67,10 @@ def main() -> int:
     if resumed_step:
         state.restore(folder, resumed_step, config)
     folder.write_config(config)
-    print(f"run folder: {folder.path.resolve()}, {started(weights, resumed_step)}; {device}, {state.precision}", flush=True)
+    print(
+        f"run folder: {folder.path.resolve()}, {started(weights, resumed_step)}; {device}, {state.precision}",
+        flush=True,
+    )
     if options.last_step and state.step >= options.last_step:
         print(f"already at step {state.step}: nothing to do (a larger --max_steps goes on)")
         return 0

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from . import config as options
+from . import flags
+from .config import RunConfig
 
 
 class RunFolder:
@@ -40,8 +41,8 @@ class RunFolder:
     def config_file(self) -> Path:
         return self.path / "config.json"
 
-    def write_config(self, run: options.RunConfig) -> None:
-        atomic_write(self.config_file, lambda file: file.write(options.dump(run).encode()))
+    def write_config(self, run: RunConfig) -> None:
+        atomic_write(self.config_file, lambda file: file.write(flags.dump(run).encode()))
 
     def steps(self) -> list[int]:
         """The complete checkpoints' steps, ascending."""
@@ -119,10 +120,10 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     model.load_state_dict(state)
 
 
-def config_beside(weights: Path) -> options.RunConfig | None:
+def config_beside(weights: Path) -> RunConfig | None:
     """The config.json in the folder of a weights file, if there is one."""
     path = weights.parent / "config.json"
-    return options.load(path) if path.exists() else None
+    return flags.load(path) if path.exists() else None
 
 
 def sha256(path: Path) -> str:

@@ -4,11 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from .checkpoint import config_beside, load_weights
-from .config import DataConfig, DiffusionConfig, RunConfig, contradictions
+from .config import DataConfig, DiffusionConfig, RunConfig
 from .data.annotations import ImageRecord, Vocabulary
 from .data.datasets import load_records
 from .data.loader import LayoutDataset
 from .diffusion.gaussian_diffusion import GaussianDiffusion
+from .flags import contradictions
 from .models.unet import UNet
 
 

@@ -44,7 +44,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The names a model knows: class i of `classes` has label i + 1; product i of `products` has id i + 1, unknown is 0."""
+    """The names a model knows: class i of `classes` has label i + 1, product i of `products` id i + 1; 0 is unknown."""
 
     classes: tuple[str, ...]
     products: tuple[str, ...] = ()
@@ -88,8 +88,10 @@ def assign_products(records: Iterable[ImageRecord], product_tags: Sequence[str])
     return assigned
 
 
-def build_vocabulary(records: Iterable[ImageRecord], tags: Sequence[str] = (), products: Sequence[str] = ()) -> Vocabulary:
-    """The classes of `records` (products already assigned): `tags` first, in their order, then others as they appear."""
+def build_vocabulary(
+    records: Iterable[ImageRecord], tags: Sequence[str] = (), products: Sequence[str] = ()
+) -> Vocabulary:
+    """The classes of `records`, products already assigned: `tags` first, in their order, then others as they appear."""
     found = dict.fromkeys(box.label for record in records for box in record.boxes)
     ordered = [tag for tag in tags if tag in found] + [label for label in found if label not in tags]
     return Vocabulary(classes=tuple(ordered), products=tuple(products))

@@ -124,7 +124,9 @@ class GaussianDiffusion:
         output = model(x_t, self.model_timesteps(t), **(model_kwargs or {}))
         return self._p_from_output(output, x_t, t, clip_denoised)
 
-    def denoise(self, model: Model, x_t: Tensor, t: Tensor, clip_denoised: bool = True, model_kwargs: dict | None = None):
+    def denoise(
+        self, model: Model, x_t: Tensor, t: Tensor, clip_denoised: bool = True, model_kwargs: dict | None = None
+    ):
         """The clean image (B, C, H, W) that one network call sees in x_t."""
         return self.p_mean_variance(model, x_t, t, clip_denoised, model_kwargs).x_start
 
@@ -139,7 +141,9 @@ class GaussianDiffusion:
     def split(self, output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
         """The network's output in float32, parted into its C mean channels and, if learned, its C variance channels."""
         C = x_t.shape[1]
-        assert output.shape[1] == (2 * C if self.learns_variance else C), "network and diffusion disagree on learn_sigma"
+        assert output.shape[1] == (2 * C if self.learns_variance else C), (
+            "network and diffusion disagree on learn_sigma"
+        )
         output = output.float()
         return (output[:, :C], output[:, C:]) if self.learns_variance else (output, None)
 
@@ -173,7 +177,10 @@ class GaussianDiffusion:
 
     def vb_terms(self, output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor, clip_denoised: bool = True) -> Tensor:
         """L_t of the variational bound in bits per dimension (B,); the decoder's likelihood where t = 0."""
-        true_mean, true_log_variance = self.q_posterior_mean(x_start, x_t, t), self.at("posterior_log_variance_clipped", t)
+        true_mean, true_log_variance = (
+            self.q_posterior_mean(x_start, x_t, t),
+            self.at("posterior_log_variance_clipped", t),
+        )
         p = self._p_from_output(output, x_t, t, clip_denoised)
         kl = mean_flat(normal_kl(true_mean, true_log_variance, p.mean, p.log_variance)) / math.log(2.0)
         nll = -mean_flat(discretised_gaussian_log_likelihood(x_start, p.mean, 0.5 * p.log_variance)) / math.log(2.0)
@@ -193,7 +200,7 @@ def mean_flat(x: Tensor) -> Tensor:
 
 
 def respace(diffusion: GaussianDiffusion, respacing: str) -> GaussianDiffusion:
-    """The process that visits only some steps of `diffusion` (see schedules.kept_timesteps), with the same marginals."""
+    """The process that visits some steps of `diffusion` only (schedules.kept_timesteps), with the same marginals."""
     alphas_cumprod = np.cumprod(1.0 - diffusion.betas)
     kept = kept_timesteps(alphas_cumprod, respacing)
     previous = np.append(1.0, alphas_cumprod[kept][:-1])

@@ -18,7 +18,9 @@ def ancestral_step(p: PMeanVariance, t: Tensor, noise: Tensor) -> Tensor:
     return torch.where(t.view(-1, 1, 1, 1) == 0, p.mean, p.mean + (0.5 * p.log_variance).exp() * noise)
 
 
-def ddim_step(diffusion: GaussianDiffusion, x_start: Tensor, x_t: Tensor, t: Tensor, noise: Tensor, eta: float) -> Tensor:
+def ddim_step(
+    diffusion: GaussianDiffusion, x_start: Tensor, x_t: Tensor, t: Tensor, noise: Tensor, eta: float
+) -> Tensor:
     """x_{t-1} of arXiv 2010.02502, eq. 12; eta 0 is deterministic, eta 1 has DDPM's variance."""
     eps = diffusion.eps_of(x_start, x_t, t)
     alpha_bar, previous = diffusion.at("alphas_cumprod", t), diffusion.at("alphas_cumprod_prev", t)
@@ -54,7 +56,7 @@ def dpmpp_2m(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=
         x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
         if i == 0:
             return x_start
-        signal, sigma, l = _half_log_snr(diffusion, t)
+        _, sigma, l = _half_log_snr(diffusion, t)
         next_signal, next_sigma, next_l = _half_log_snr(diffusion, t - 1)
         h = next_l - l
         D = x_start if earlier is None else x_start + h / (2 * earlier_h) * (x_start - earlier)
@@ -64,7 +66,7 @@ def dpmpp_2m(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=
 
 
 def heun(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=None):
-    """Heun's second-order steps in sigma / sqrt(a) (arXiv 2206.00364, algorithm 1): two network calls a step but the last."""
+    """Heun's second-order steps in sigma / sqrt(a) (arXiv 2206.00364, algorithm 1): two calls a step, but one at last."""
     for i, t in descending(diffusion, x):
         x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
         if i == 0:

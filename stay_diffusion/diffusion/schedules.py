@@ -17,7 +17,9 @@ def cosine_betas(num_steps: int) -> np.ndarray:
     def alpha_bar(u):
         return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
 
-    return np.array([min(1 - alpha_bar((i + 1) / num_steps) / alpha_bar(i / num_steps), 0.999) for i in range(num_steps)])
+    return np.array(
+        [min(1 - alpha_bar((i + 1) / num_steps) / alpha_bar(i / num_steps), 0.999) for i in range(num_steps)]
+    )
 
 
 SCHEDULES = {"linear": linear_betas, "cosine": cosine_betas}

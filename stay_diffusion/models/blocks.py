@@ -32,9 +32,7 @@ class ResBlock(nn.Module):
     ):
         super().__init__()
         self.scale_shift, self.use_checkpoint = scale_shift, use_checkpoint
-        self.in_layers = nn.ModuleList(
-            [norm(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)]
-        )
+        self.in_layers = nn.ModuleList([norm(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)])
         self.updown = updown or nn.Identity()
         self.emb_layers = nn.Sequential(
             nn.SiLU(), nn.Linear(embed_width, 2 * out_channels if scale_shift else out_channels)
@@ -129,4 +127,6 @@ class Stage(nn.Sequential):
 
 def _maybe_checkpoint(function, active: bool, *inputs) -> Tensor:
     # Non-reentrant checkpointing restores RNG and autocast, so dropout and precision repeat in the second pass.
-    return checkpoint(function, *inputs, use_reentrant=False) if active and torch.is_grad_enabled() else function(*inputs)
+    return (
+        checkpoint(function, *inputs, use_reentrant=False) if active and torch.is_grad_enabled() else function(*inputs)
+    )

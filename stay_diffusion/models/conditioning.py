@@ -40,9 +40,7 @@ class Conditioning:
         return self._weights[size]
 
     def with_masks(self, masks: Tensor) -> "Conditioning":
-        return Conditioning(
-            self.codes, masks, self.indicator, self.order, self.labels, self.product, self.weighting
-        )
+        return Conditioning(self.codes, masks, self.indicator, self.order, self.labels, self.product, self.weighting)
 
 
 class LayoutConditioner(nn.Module):

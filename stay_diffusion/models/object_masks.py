@@ -64,7 +64,7 @@ def at_least_one_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (B, O, H, W) at a stage's resolution: averaged going down, so that no small box is lost; bilinear going up."""
+    """Masks (B, O, H, W) at a stage's resolution: averaged going down, which loses no small box; bilinear going up."""
     if masks.shape[-2:] == torch.Size(size) or not masks.shape[1]:
         return masks if masks.shape[1] else masks.new_zeros(*masks.shape[:2], *size)
     if size[0] <= masks.shape[-2] and size[1] <= masks.shape[-1]:
@@ -84,7 +84,7 @@ def isla_bg_weights(masks: Tensor, order: Tensor) -> Tensor:
     A_o = m_o * product over the objects above o of (1 - m_k); what is left over is the background, last.
     order (B, O): the objects from topmost to lowest.
     """
-    B, O, H, W = masks.shape
+    B, _, H, W = masks.shape
     stacked = masks.gather(1, order[:, :, None, None].expand(-1, -1, H, W))
     remaining = torch.cat([masks.new_ones(B, 1, H, W), (1 - stacked).cumprod(dim=1)], dim=1)  # B O+1 H W
     composited = remaining[:, :-1] - remaining[:, 1:]  # = m_o * product above, and telescopes to 1 with the rest

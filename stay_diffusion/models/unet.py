@@ -122,7 +122,9 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, timesteps: Tensor, layout: Layout | Conditioning | None = None) -> Tensor:
         if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
-            raise ValueError(f"images of {x.shape[-1]} x {x.shape[-2]} pixels: sides must be multiples of {self.stride}")
+            raise ValueError(
+                f"images of {x.shape[-1]} x {x.shape[-2]} pixels: sides must be multiples of {self.stride}"
+            )
         if not isinstance(layout, Conditioning):
             layout = self.condition(layout, x.shape[-2:])
 

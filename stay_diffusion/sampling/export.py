@@ -31,7 +31,7 @@ class ResultsFolder:
     def done(self, items: Sequence[LayoutItem], settings: dict) -> set[int]:
         """The indices whose images an earlier run of the same settings and layouts has finished."""
         entries = self.entries()
-        for index, entry in entries.items():
+        for entry in entries.values():
             difference = _first_difference(entry, items, settings)
             if difference:
                 raise ValueError(
@@ -64,7 +64,9 @@ class ResultsFolder:
         """One finished image (C, H, W) in [-1, 1]: its pictures first, then its line in the manifest."""
         sample = to_pil(image)
         save_png(sample, self.path / "samples" / f"{item.stem}.png")
-        save_png(draw_layout(item.objects, self.vocabulary.classes, sample.width), self.path / f"labels/{item.stem}.png")
+        save_png(
+            draw_layout(item.objects, self.vocabulary.classes, sample.width), self.path / f"labels/{item.stem}.png"
+        )
         real = item.real_image()
         if real is not None:
             save_png(to_pil(real), self.path / "images" / f"{item.stem}.png")
@@ -107,7 +109,9 @@ class ResultsFolder:
             if item.dataset and real.exists():
                 cells.append(draw_boxes(Image.open(real), item.objects, self.vocabulary.classes, side))
             rows.append(cells)
-        captions = [f"{item.stem} {item.product or ''}: sample, with boxes, real"[: 28 * len(rows[0])] for item in items]
+        captions = [
+            f"{item.stem} {item.product or ''}: sample, with boxes, real"[: 28 * len(rows[0])] for item in items
+        ]
         return contact_sheet(rows, captions, self.vocabulary.classes, columns=3)
 
     def _write_manifest(self, entries: dict[int, dict]) -> None:

@@ -116,8 +116,8 @@ def _from_lines(path: Path) -> list[LayoutItem]:
         for box in objects:
             if not (box.x0 < box.x1 and box.y0 < box.y1 and box.x1 > 0 and box.y1 > 0 and box.x0 < 1 and box.y0 < 1):
                 raise AnnotationError(
-                    f"{path}, line {number}: box {[box.x0, box.y0, box.x1, box.y1]} of {box.label!r} is empty or outside "
-                    "the picture (x0 y0 x1 y1 in [0, 1])"
+                    f"{path}, line {number}: box {[box.x0, box.y0, box.x1, box.y1]} of {box.label!r} is empty or "
+                    "outside the picture (x0 y0 x1 y1 in [0, 1])"
                 )
         items.append(LayoutItem(stem, product, objects, str(path)))
     return items

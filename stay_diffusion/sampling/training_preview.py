@@ -5,7 +5,6 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-
 from ..data.annotations import Box, Vocabulary
 from ..data.images import to_pil
 from ..data.layout import Layout

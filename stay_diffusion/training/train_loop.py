@@ -115,8 +115,8 @@ def train(
                 report(state, options, logger, seconds)
                 if bad_in_a_row >= options.max_bad_steps:
                     raise FloatingPointError(
-                        f"{options.max_bad_steps} steps in a row without a finite gradient, at step {state.step}: lower "
-                        f"--lr or use --precision fp32; the last good checkpoint is in {folder.path}"
+                        f"{options.max_bad_steps} steps in a row without a finite gradient, at step {state.step}: "
+                        f"lower --lr or use --precision fp32; the last good checkpoint is in {folder.path}"
                     )
 
             # Saving
@@ -195,7 +195,9 @@ def report(state: TrainingState, options: TrainConfig, logger: Logger, seconds_p
     if options.last_step:
         of_all, eta = f"/{options.last_step}", f"  ETA {duration(seconds_per_step * (options.last_step - state.step))}"
     figures = "".join(f"  {key} {row[key]:.4g}" for key in ("loss", "grad_norm", "val_loss") if key in row)
-    skipped = f"  {round(row['bad_steps'] * options.log_interval)} steps skipped (not finite)" if row["bad_steps"] else ""
+    skipped = (
+        f"  {round(row['bad_steps'] * options.log_interval)} steps skipped (not finite)" if row["bad_steps"] else ""
+    )
     logger.line(f"step {state.step}{of_all}{figures}  {seconds_per_step:.2f} s/step{eta}{skipped}")
 
 

@@ -10,7 +10,7 @@ from .train_loop import TrainingState
 
 
 class Validation:
-    """Every time on the same images (N, C, H, W), layouts, steps and noise; keeps ema_RATE_best.pt of the first average."""
+    """Always on the same images, layouts, steps and noise; keeps ema_RATE_best.pt of the first average."""
 
     def __init__(self, batches: list, folder: RunFolder, diffusion: GaussianDiffusion, seed: int):
         self.batches, self.folder = batches, folder

@@ -1,0 +1,37 @@
+# Two commands: `make demo` and `make test`. Each is complete on a fresh machine (Linux, Python 3.11+, make).
+
+PYTHON ?= python3
+VENV   ?= .venv
+PIP    := $(VENV)/bin/python -m pip install --disable-pip-version-check -q
+DEMO   ?= full
+
+# CPU-only users may name a package index of CPU builds for torch: make setup TORCH_INDEX=URL
+TORCH_INDEX ?=
+
+.PHONY: setup demo test style clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+ifneq ($(TORCH_INDEX),)
+	$(PIP) -c constraints.txt torch torchvision --index-url $(TORCH_INDEX)
+else
+	$(PIP) -c constraints.txt torch
+endif
+	$(PIP) -c constraints.txt -e '.[eval,tensorboard,dev]'
+	touch $@
+
+demo: setup
+	$(VENV)/bin/python scripts/demo.py $(DEMO)
+
+test: setup
+	$(VENV)/bin/python -m pytest
+
+style: setup
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache OUTPUT/demo OUTPUT/demo_small *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

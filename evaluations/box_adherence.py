@@ -1,0 +1,211 @@
+"""Does the model draw defects where the boxes are, and nowhere else? Needs no weights but the model's own.
+
+    python evaluations/box_adherence.py RESULTS
+
+RESULTS is a folder made by image_sample.py. Every layout is sampled once more with the same seed as a good part, the
+product alone, and both pictures are compared: a pixel's difference is what the boxes did to it. Reported, in grey
+levels of 255: the mean absolute difference over all pixels inside boxes, over all outside, their ratio, the mean per
+class, and the share of empty boxes, in which nothing happened: the box's mean difference is under twice that outside
+the boxes of its picture, or under 2 grey levels.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from stay_diffusion import factory
+from stay_diffusion.checkpoint import atomic_write, sha256
+from stay_diffusion.config import RunConfig, SampleConfig
+from stay_diffusion.data.annotations import Box, Vocabulary
+from stay_diffusion.device import pick_device
+from stay_diffusion.flags import load
+from stay_diffusion.models.object_masks import at_least_one_pixel, box_indicator
+from stay_diffusion.sampling.export import ResultsFolder
+from stay_diffusion.sampling.generate import generate_all
+from stay_diffusion.sampling.layouts import LayoutItem
+
+EMPTY_RATIO, EMPTY_LEVELS = 2.0, 2.0
+SETTINGS = ("seed", "s", "sampler", "eta", "clip_denoised")
+
+
+@dataclass(frozen=True)
+class Adherence:
+    """Mean absolute differences in grey levels of 255; counts of boxes and of those in which nothing happened."""
+
+    inside: float
+    outside: float
+    empty: int
+    boxes: int
+    pictures: int
+    per_class: dict[str, dict[str, float]]
+
+    @property
+    def ratio(self) -> float:
+        return self.inside / self.outside if self.outside else float("inf")
+
+    @property
+    def empty_rate(self) -> float:
+        return self.empty / self.boxes
+
+
+def measure(pairs: Iterable[tuple[np.ndarray, np.ndarray, list[Box]]]) -> Adherence:
+    """Adherence over (with defects (H, W, C) uint8, as a good part (H, W, C) uint8, boxes in [0, 1]) triples.
+
+    Pictures without boxes count as outside. ValueError if there is no box at all.
+    """
+    inside_sum = outside_sum = inside_pixels = outside_pixels = pictures = 0
+    of_class: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    for drawn, good, objects in pairs:
+        pictures += 1
+        difference = np.abs(drawn.astype(np.float64) - good).mean(axis=-1)  # H W
+        masks = box_masks(objects, difference.shape)
+        union = masks.any(axis=0)
+        inside_sum, inside_pixels = inside_sum + difference[union].sum(), inside_pixels + union.sum()
+        outside_sum, outside_pixels = outside_sum + difference[~union].sum(), outside_pixels + (~union).sum()
+        around = difference[~union].mean() if (~union).any() else 0.0
+        for box, mask in zip(objects, masks, strict=True):
+            level = difference[mask].mean()
+            of_class[box.label].append((level, level < max(EMPTY_RATIO * around, EMPTY_LEVELS)))
+    if not of_class:
+        raise ValueError("no layout has a box: nothing to measure")
+    found = [pair for pairs_of_class in of_class.values() for pair in pairs_of_class]
+    return Adherence(
+        inside=float(inside_sum / max(inside_pixels, 1)),
+        outside=float(outside_sum / max(outside_pixels, 1)),
+        empty=sum(empty for _, empty in found),
+        boxes=len(found),
+        pictures=pictures,
+        per_class={
+            label: {
+                "boxes": len(values),
+                "difference": float(np.mean([level for level, _ in values])),
+                "empty": sum(empty for _, empty in values),
+            }
+            for label, values in sorted(of_class.items())
+        },
+    )
+
+
+def box_masks(objects: list[Box], size: tuple[int, int]) -> np.ndarray:
+    """Which pixels (n, H, W) belong to each box, by the model's own rule: centres inside, never fewer than one pixel."""
+    boxes = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in objects]).reshape(1, -1, 4)
+    return box_indicator(at_least_one_pixel(boxes, size), size)[0].bool().numpy()
+
+
+def items_of(entries: dict[int, dict]) -> list[LayoutItem]:
+    """The layouts of a manifest, in order of their indices."""
+    if sorted(entries) != list(range(len(entries))):
+        raise ValueError("the manifest has gaps: let image_sample.py finish first")
+    return [
+        LayoutItem(
+            entry["stem"],
+            entry["layout"]["product"],
+            tuple(Box(o["label"], *o["box"]) for o in entry["layout"]["objects"]),
+            entry["source"],
+        )
+        for _, entry in sorted(entries.items())
+    ]
+
+
+def sample_good_parts(folder: Path, entries: dict[int, dict], items: list[LayoutItem], batch_size: int, device) -> Path:
+    """The same layouts without their objects, same seeds and settings, into folder/good_parts; returns their folder."""
+    settings = {
+        key: value for key, value in entries[0].items() if key not in ("index", "stem", "file", "layout", "source")
+    }
+    weights = Path(settings["checkpoint"])
+    if not weights.is_file():
+        raise ValueError(f"{weights}: the weights that made these samples are not there any more")
+    if sha256(weights) != settings["checkpoint_sha256"]:
+        raise ValueError(f"{weights}: not the weights that made these samples any more (their sha256 differs)")
+    config: RunConfig = load(weights.parent / "config.json")
+    vocabulary: Vocabulary = factory.vocabulary_of(config)
+    good = [LayoutItem(item.stem, item.product, (), item.source) for item in items]
+    results = ResultsFolder(folder / "good_parts", vocabulary)
+    done = results.done(good, settings)
+    if len(done) < len(good):
+        results.open()
+        generate_all(
+            factory.load_trained(config, weights, device),
+            factory.build_diffusion(config.diffusion),
+            good,
+            vocabulary,
+            (config.model.image_channels, config.model.image_size, config.model.image_size),
+            SampleConfig(batch_size=batch_size, **{key: settings[key] for key in SETTINGS}),
+            settings["timestep_respacing"],
+            device,
+            on_image=lambda index, item, image: results.add(index, item, image, settings),
+            done=done,
+        )
+    return results.path / "samples"
+
+
+def pixels(path: Path) -> np.ndarray:
+    """(H, W, C) uint8."""
+    array = np.asarray(Image.open(path))
+    return array[..., None] if array.ndim == 2 else array
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("results", type=Path, help="folder made by image_sample.py")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--device", default="")
+    arguments = parser.parse_args()
+
+    folder = arguments.results
+    entries = ResultsFolder(folder, Vocabulary(())).entries()
+    if not entries:
+        raise ValueError(f"{folder}: no manifest.jsonl with samples in it (image_sample.py makes such folders)")
+    items = items_of(entries)
+    good = sample_good_parts(folder, entries, items, arguments.batch_size, pick_device(arguments.device))
+    drawn = folder / "samples"
+    found = measure(
+        (pixels(drawn / f"{item.stem}.png"), pixels(good / f"{item.stem}.png"), list(item.objects)) for item in items
+    )
+
+    first = entries[0]
+    print(
+        f"box adherence: {found.pictures} layouts, {found.boxes} boxes, {first['sampler']} {first['timestep_respacing']}, "
+        f"s {first['s']}, seed {first['seed']}, weights sha256 {first['checkpoint_sha256'][:12]}"
+    )
+    print(f"  inside boxes   {found.inside:7.2f} grey levels")
+    print(f"  outside boxes  {found.outside:7.2f} grey levels")
+    print(f"  in/out ratio   {found.ratio:7.2f}")
+    print(f"  empty boxes    {found.empty:4d} of {found.boxes} ({100 * found.empty_rate:.1f} %)")
+    for label, figures in found.per_class.items():
+        print(
+            f"    {label:16s} {figures['difference']:7.2f} grey levels in {figures['boxes']} boxes, {figures['empty']} empty"
+        )
+    report = {
+        "inside": found.inside,
+        "outside": found.outside,
+        "ratio": found.ratio,
+        "empty_boxes": found.empty,
+        "boxes": found.boxes,
+        "empty_rate": found.empty_rate,
+        "layouts": found.pictures,
+        "per_class": found.per_class,
+        "protocol": {key: first[key] for key in (*SETTINGS, "timestep_respacing", "image_size", "checkpoint_sha256")},
+    }
+    atomic_write(folder / "box_adherence.json", lambda file: file.write((json.dumps(report, indent=2) + "\n").encode()))
+    print(f"written: {(folder / 'box_adherence.json').resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

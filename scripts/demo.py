@@ -1,0 +1,78 @@
+"""The whole road in one command: data, training, sampling with labels, measures. `demo.py full` or `demo.py small`.
+
+Every step is a command that is printed before it runs, and each takes up what an earlier run of it left.
+"""
+
+import csv
+import json
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Size:
+    folder: Path
+    preset: Path
+    num_train: int
+    num_val: int
+
+
+SIZES = {
+    "full": Size(ROOT / "OUTPUT/demo", ROOT / "scripts/configs/synthetic_64.json", 600, 64),
+    "small": Size(ROOT / "OUTPUT/demo_small", ROOT / "scripts/configs/synthetic_32.json", 64, 16),
+}
+
+
+def commands(size: Size) -> list[list]:
+    """What a user would type."""
+    python, out = sys.executable, size.folder
+    ema = "ema_" + json.loads(size.preset.read_text())["ema_rate"]
+    return [
+        [python, ROOT / "datasets/synthetic_sdi.py", "--out", out / "data"]
+        + ["--num_train", size.num_train, "--num_val", size.num_val],
+        [python, ROOT / "scripts/image_train.py", "--config", size.preset]
+        + ["--data_dir", out / "data", "--logdir", out / "run"],
+        [python, ROOT / "scripts/image_sample.py", "--model_path", out / f"run/{ema}.pt"]
+        + ["--results_path", out / "results", "--s", "1.5"],
+        [python, ROOT / "evaluations/box_adherence.py", out / "results"],
+    ]
+
+
+def main(name: str) -> int:
+    size, started = SIZES[name], time.perf_counter()
+    steps = commands(size)
+    for number, command in enumerate(steps, 1):
+        words = [str(word) for word in command]
+        shown = ["python", *(word.removeprefix(f"{ROOT}/") for word in words[1:])]
+        print(f"\n[{number}/{len(steps)}] {shlex.join(shown)}", flush=True)
+        ended = subprocess.run(words, cwd=ROOT)
+        if ended.returncode:
+            return ended.returncode
+
+    with open(size.folder / "run/progress.csv", newline="", encoding="utf-8") as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    measured = json.loads((size.folder / "results/box_adherence.json").read_text())
+    print(f"\nDone in {(time.perf_counter() - started) / 60:.1f} minutes.")
+    print(f"  loss            {losses[0]:.3f} -> {losses[-1]:.3f}")
+    print(f"  in/out ratio    {measured['ratio']:.1f}")
+    print(f"  empty boxes     {100 * measured['empty_rate']:.1f} % of {measured['boxes']}")
+    for what, path in (
+        ("contact sheet", "results/preview.png"),
+        ("samples, VoTT", "results/samples"),
+        ("training", "run/previews"),
+        ("annotated data", "data"),
+    ):
+        print(f"  {what:15s} {size.folder / path}")
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in SIZES:
+        sys.exit(f"usage: demo.py {{{','.join(SIZES)}}}")
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,140 @@
+"""Options as flags and as JSON: the flat guided-diffusion names on both sides, the dataclasses of config.py between."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+from pathlib import Path
+
+from .config import RunConfig
+
+
+def flatten(run) -> dict:
+    """A run's options by flag name, as config.json has them."""
+    return {name: value for section in dataclasses.asdict(run).values() for name, value in section.items()}
+
+
+def unflatten(cls, values: dict, source: str = "config"):
+    """A RunConfig or SampleRun from options by flag name, the others at their defaults; unknown names are an error."""
+    sections = {section.name: section.default for section in dataclasses.fields(cls)}
+    known = {f.name: (name, f) for name, default in sections.items() for f in dataclasses.fields(default)}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"{source}: unknown option {name}{_did_you_mean(name, known)}")
+        section, f = known[name]
+        value = tuple(value) if isinstance(f.default, tuple) else value
+        if type(value) is int and isinstance(f.default, float):
+            value = float(value)
+        if type(value) is not type(f.default):
+            raise ValueError(f"{source}: {name} is {value!r}; expected {_describe(f)}")
+        if f.metadata["choices"] and value not in f.metadata["choices"]:
+            raise ValueError(f"{source}: {name} is {value!r}; choose one of {_listed(f.metadata['choices'])}")
+        sections[section] = dataclasses.replace(sections[section], **{name: value})
+    return cls(**sections)
+
+
+def load(path: Path, cls=RunConfig):
+    """The run that a config.json (or a preset) describes."""
+    return unflatten(cls, read_json(path), str(path))
+
+
+def read_json(path: Path) -> dict:
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as a configuration: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a configuration is one JSON object of option names and values")
+    return values
+
+
+def dump(run) -> str:
+    return json.dumps(flatten(run), indent=2) + "\n"
+
+
+def parse(cls, description: str, argv: list[str] | None = None):
+    """Typed flags over `--config FILE` over defaults -> (run, what was given, the script's own switches).
+
+    Exits with usage on a mistyped flag; ValueError for values that cannot be.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if any(not word.strip() for word in argv):
+        print("note: a blank argument was dropped (a space after a line's back-slash?)", file=sys.stderr)
+        argv = [word for word in argv if word.strip()]
+    parser = _parser(cls, description)
+    given = vars(parser.parse_args(argv))
+    switches = {name: given.pop(name) for name in ("config", "dry_run", "print_config")}
+    values = read_json(Path(switches["config"])) if switches["config"] else {}
+    values = {**values, **given}
+    return unflatten(cls, values, switches["config"] or "flags"), values, switches
+
+
+def contradictions(given: dict, trained: RunConfig, sections: tuple[str, ...], free: tuple[str, ...] = ()) -> list[str]:
+    """One line for each option of some sections that was given and differs from the trained value."""
+    names = {f.name for section in sections for f in dataclasses.fields(getattr(trained, section))} - set(free)
+    have = flatten(trained)
+    return [
+        f"--{name} {_text(given[name])} contradicts the trained model's {_text(have[name])}"
+        for name in sorted(names & given.keys())
+        if (tuple(given[name]) if isinstance(have[name], tuple) else given[name]) != have[name]
+    ]
+
+
+def _parser(cls, description: str) -> argparse.ArgumentParser:
+    class Parser(argparse.ArgumentParser):
+        def error(self, message):
+            if "unrecognized arguments" in message:
+                flags = [flag.lstrip("-") for flag in self._option_string_actions]
+                unknown = next(word for word in message.split() if word.startswith("--") or word == message.split()[-1])
+                message = f"unknown flag {unknown}{_did_you_mean(unknown.lstrip('-').split('=')[0], flags, '--')}"
+            print(f"{self.prog}: error: {message}", file=sys.stderr)
+            sys.exit(2)
+
+    parser = Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--config", metavar="FILE.json", default="", help="options by name; typed flags win over them")
+    parser.add_argument("--dry_run", action="store_true", default=False, help="say what would happen, then stop")
+    parser.add_argument("--print_config", action="store_true", default=False, help="print all options, then stop")
+    for section in dataclasses.fields(cls):
+        group = parser.add_argument_group(section.name)
+        for f in dataclasses.fields(section.default):
+            default = _text(f.default) or "empty"
+            group.add_argument(
+                f"--{f.name}",
+                type=_reader(f),
+                choices=f.metadata["choices"] or None,
+                metavar=None if f.metadata["choices"] else _describe(f).upper(),
+                help=f"{f.metadata['help']} (default: {default})".replace("%", "%%"),
+            )
+    return parser
+
+
+def _reader(f):
+    if isinstance(f.default, bool):
+        return _boolean
+    if isinstance(f.default, tuple):
+        return lambda text: tuple(word.strip() for word in text.split(",") if word.strip())
+    return type(f.default)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0", "yes", "no", "t", "f", "y", "n"):
+        raise argparse.ArgumentTypeError(f"expected True or False, not {text!r}")
+    return text.lower()[0] in "t1y"
+
+
+def _describe(f) -> str:
+    return {bool: "bool", int: "int", float: "float", tuple: "a,b,..."}.get(type(f.default), "str")
+
+
+def _text(value) -> str:
+    return ",".join(value) if isinstance(value, tuple | list) else str(value)
+
+
+def _listed(values) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _did_you_mean(name: str, known, prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
