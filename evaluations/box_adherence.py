@@ -34,6 +34,7 @@ from stay_diffusion.sampling.generate import generate_all
 from stay_diffusion.sampling.layouts import LayoutItem
 
 EMPTY_RATIO, EMPTY_LEVELS = 2.0, 2.0
+OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source")
 SETTINGS = ("seed", "s", "sampler", "eta", "clip_denoised")
 
 
@@ -96,7 +97,7 @@ def measure(pairs: Iterable[tuple[np.ndarray, np.ndarray, list[Box]]]) -> Adhere
 
 
 def box_masks(objects: list[Box], size: tuple[int, int]) -> np.ndarray:
-    """Which pixels (n, H, W) belong to each box, by the model's own rule: centres inside, never fewer than one pixel."""
+    """Which pixels (n, H, W) belong to each box, by the model's rule: centres inside, at least one pixel."""
     boxes = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in objects]).reshape(1, -1, 4)
     return box_indicator(at_least_one_pixel(boxes, size), size)[0].bool().numpy()
 
@@ -118,9 +119,7 @@ def items_of(entries: dict[int, dict]) -> list[LayoutItem]:
 
 def sample_good_parts(folder: Path, entries: dict[int, dict], items: list[LayoutItem], batch_size: int, device) -> Path:
     """The same layouts without their objects, same seeds and settings, into folder/good_parts; returns their folder."""
-    settings = {
-        key: value for key, value in entries[0].items() if key not in ("index", "stem", "file", "layout", "source")
-    }
+    settings = {key: value for key, value in entries[0].items() if key not in OF_ONE_IMAGE}
     weights = Path(settings["checkpoint"])
     if not weights.is_file():
         raise ValueError(f"{weights}: the weights that made these samples are not there any more")
@@ -176,17 +175,17 @@ def main() -> int:
 
     first = entries[0]
     print(
-        f"box adherence: {found.pictures} layouts, {found.boxes} boxes, {first['sampler']} {first['timestep_respacing']}, "
-        f"s {first['s']}, seed {first['seed']}, weights sha256 {first['checkpoint_sha256'][:12]}"
+        f"box adherence: {found.pictures} layouts, {found.boxes} boxes, {first['sampler']} "
+        f"{first['timestep_respacing']}, s {first['s']}, seed {first['seed']}, "
+        f"weights sha256 {first['checkpoint_sha256'][:12]}"
     )
     print(f"  inside boxes   {found.inside:7.2f} grey levels")
     print(f"  outside boxes  {found.outside:7.2f} grey levels")
     print(f"  in/out ratio   {found.ratio:7.2f}")
     print(f"  empty boxes    {found.empty:4d} of {found.boxes} ({100 * found.empty_rate:.1f} %)")
     for label, figures in found.per_class.items():
-        print(
-            f"    {label:16s} {figures['difference']:7.2f} grey levels in {figures['boxes']} boxes, {figures['empty']} empty"
-        )
+        counts = f"in {figures['boxes']} boxes, {figures['empty']} empty"
+        print(f"    {label:16s} {figures['difference']:7.2f} grey levels {counts}")
     report = {
         "inside": found.inside,
         "outside": found.outside,

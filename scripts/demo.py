@@ -33,14 +33,14 @@ def commands(size: Size) -> list[list]:
     """What a user would type."""
     python, out = sys.executable, size.folder
     ema = "ema_" + json.loads(size.preset.read_text())["ema_rate"]
+    data, run, results = out / "data", out / "run", out / "results"
+    synthetic, train = ROOT / "datasets/synthetic_sdi.py", ROOT / "scripts/image_train.py"
+    sample, adherence = ROOT / "scripts/image_sample.py", ROOT / "evaluations/box_adherence.py"
     return [
-        [python, ROOT / "datasets/synthetic_sdi.py", "--out", out / "data"]
-        + ["--num_train", size.num_train, "--num_val", size.num_val],
-        [python, ROOT / "scripts/image_train.py", "--config", size.preset]
-        + ["--data_dir", out / "data", "--logdir", out / "run"],
-        [python, ROOT / "scripts/image_sample.py", "--model_path", out / f"run/{ema}.pt"]
-        + ["--results_path", out / "results", "--s", "1.5"],
-        [python, ROOT / "evaluations/box_adherence.py", out / "results"],
+        [python, synthetic, "--out", data, "--num_train", size.num_train, "--num_val", size.num_val],
+        [python, train, "--config", size.preset, "--data_dir", data, "--logdir", run],
+        [python, sample, "--model_path", run / f"{ema}.pt", "--results_path", results, "--s", 1.5],
+        [python, adherence, results],
     ]
 
 

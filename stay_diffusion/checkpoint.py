@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -65,12 +65,16 @@ class RunFolder:
         """
         for name, tensors in {**weights, "opt": optimizer, "state": state}.items():
             save_tensors(self.file(name, step), tensors)
-        for name in weights:
-            _point(self.file(name), self.file(name, step))
+        self.point_to(step, weights)
         if keep:
             for old in self.steps()[:-keep]:
                 for file in self.path.glob(f"*{old:06d}.pt"):
                     file.unlink()
+
+    def point_to(self, step: int, names: Iterable[str]) -> None:
+        """Makes model.pt and ema_RATE.pt name a checkpoint; again on resuming, in case a save was cut short there."""
+        for name in names:
+            _point(self.file(name), self.file(name, step))
 
     def load(self, name: str, step: int) -> dict:
         return load_tensors(self.file(name, step))

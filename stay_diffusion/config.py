@@ -23,6 +23,7 @@ class DataConfig:
         "resize: whole image, aspect ignored; center, random: a square; object: native resolution around an object",
         ("resize", "center", "random", "object"),
     )
+    background_rate: float = option(0.0, "share of training's object crops taken anywhere: good texture")
     random_flip: bool = option(False, "mirror left to right at random (not for oriented products)")
     min_visible: float = option(0.25, "drop an object from the layout if a crop leaves less than this share of its box")
     max_objects: int = option(0, "most objects per layout; 0: no limit")

@@ -59,7 +59,8 @@ def vocabulary_of(config: RunConfig) -> Vocabulary:
 
 
 def build_dataset(records: list[ImageRecord], config: RunConfig, augment: bool) -> LayoutDataset:
-    """Records as training samples, in the configuration's vocabulary; without `augment` nothing is mirrored."""
+    """Records as training samples, in the configuration's vocabulary; without `augment` nothing is random
+    but what the crop policy itself draws."""
     data = config.data
     return LayoutDataset(
         records,
@@ -67,6 +68,7 @@ def build_dataset(records: list[ImageRecord], config: RunConfig, augment: bool) 
         image_size=config.model.image_size,
         image_channels=config.model.image_channels,
         crop_policy=data.crop_policy,
+        background_rate=data.background_rate if augment else 0.0,
         random_flip=data.random_flip and augment,
         min_visible=data.min_visible,
         max_objects=data.max_objects,

@@ -30,6 +30,7 @@ class LayoutDataset(Dataset):
         image_size: int,
         image_channels: int,
         crop_policy: str = "resize",
+        background_rate: float = 0.0,
         random_flip: bool = False,
         min_visible: float = 0.0,
         max_objects: int = 0,
@@ -43,11 +44,16 @@ class LayoutDataset(Dataset):
             raise ValueError(
                 f"--max_objects_policy {max_objects_policy}: choose from {', '.join(MAX_OBJECTS_POLICIES)}"
             )
+        if background_rate and crop_policy != "object":
+            raise ValueError(
+                f"--background_rate {background_rate}: only --crop_policy object has it, not {crop_policy}"
+            )
         self.records = records
         self.vocabulary = vocabulary
         self.image_size = image_size
         self.image_channels = image_channels
         self.crop_policy = crop_policy
+        self.background_rate = background_rate
         self.random_flip = random_flip
         self.min_visible = min_visible
         self.max_objects = max_objects
@@ -66,7 +72,8 @@ class LayoutDataset(Dataset):
             raise AnnotationError(f"{record.path}: annotated as {annotated} pixels but the image has {found}")
 
         drawn = np.array([(box.x0, box.y0, box.x1, box.y1) for box in record.boxes])
-        policy = transforms.CROP_POLICIES[self.crop_policy]
+        somewhere = self.background_rate and rng.random() < self.background_rate
+        policy = transforms.anywhere if somewhere else transforms.CROP_POLICIES[self.crop_policy]
         cut = transforms.apply(image, drawn, policy, self.image_size, self.min_visible, self.random_flip, rng)
         chosen = self._limit(record, cut.boxes, rng)
 

@@ -43,15 +43,21 @@ def random_square(width: int, height: int, boxes: NDArray, size: int, rng: np.ra
     return _square(rng.uniform(0, width - side), rng.uniform(0, height - side), side)
 
 
+def anywhere(width: int, height: int, boxes: NDArray, size: int, rng: np.random.Generator) -> Window:
+    """A window of the output's own size at random; the largest square that fits in a smaller picture."""
+    side = min(size, width, height)
+    return _square(rng.integers(width - side, endpoint=True), rng.integers(height - side, endpoint=True), side)
+
+
 def around_object(width: int, height: int, boxes: NDArray, size: int, rng: np.random.Generator) -> Window:
     """A window of the output's own size around an object drawn at random, or anywhere where there is none.
 
     The object lies wholly in the window, or, larger than it, fills it. In a picture with a side below `size` the
     window is the largest square that fits.
     """
-    side = min(size, width, height)
     if len(boxes) == 0:
-        return _square(rng.integers(width - side, endpoint=True), rng.integers(height - side, endpoint=True), side)
+        return anywhere(width, height, boxes, size, rng)
+    side = min(size, width, height)
     x0, y0, x1, y1 = boxes[rng.integers(len(boxes))]
     return _square(_start(x0, x1, side, width, rng), _start(y0, y1, side, height, rng), side)
 

@@ -66,7 +66,7 @@ def dpmpp_2m(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=
 
 
 def heun(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=None):
-    """Heun's second-order steps in sigma / sqrt(a) (arXiv 2206.00364, algorithm 1): two calls a step, but one at last."""
+    """Heun's second-order steps in sigma / sqrt(a) (arXiv 2206.00364, algorithm 1): two calls a step, one at last."""
     for i, t in descending(diffusion, x):
         x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
         if i == 0:

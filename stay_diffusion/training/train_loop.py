@@ -71,6 +71,7 @@ class TrainingState:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.timestep_sampler.load_state_dict(state["timestep_sampler"])
         self.scaler.load_state_dict(state["scaler"])
+        folder.point_to(step, ["model", *(ema.name for ema in self.emas)])
 
 
 @dataclass(frozen=True)

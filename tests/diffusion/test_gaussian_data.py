@@ -144,5 +144,4 @@ def test_the_bound_of_the_optimal_model_is_the_entropy_of_the_data(optimal_netwo
     terms = diffusion.vb_terms(output, x_start, x_t, t, clip_denoised=False)
     bound = num_steps * terms.mean() + diffusion.prior_bpd(x_start).mean()
     entropy = 0.5 * math.log2(2 * math.pi * math.e * std**2) + math.log2(127.5)  # in grey levels
-    print("BOUND", bound, entropy)
     assert abs(bound - entropy) < 0.02
