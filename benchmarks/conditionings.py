@@ -1,4 +1,4 @@
-"""Is `isla_bg` better than `isla`? Both trained on the synthetic set with the same budget and seeds, and measured alike.
+"""Is `isla_bg` better than `isla`? Both trained on the synthetic set with the same budget, and measured alike.
 
     python benchmarks/conditionings.py --out DIR [--steps 500] [--seeds 0,1] [--num_samples 64]
 
@@ -67,19 +67,14 @@ def main() -> int:
         for conditioning in CONDITIONINGS
     ]
 
-    print(
-        f"\nsynthetic set (600 pictures), preset synthetic_64, {arguments.steps} steps, {arguments.num_samples} layouts,"
-    )
-    print(
-        f"s {SCALE}, default sampler; torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}\n"
-    )
+    print(f"\nsynthetic set, preset synthetic_64, {arguments.steps} steps, {arguments.num_samples} layouts, s {SCALE},")
+    print(f"default sampler; torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}\n")
     print("| conditioning | seed | val loss | inside | outside | in/out ratio | empty boxes | s/step |")
     print("|---|---|---|---|---|---|---|---|")
     for row in found:
-        print(
-            f"| {row['conditioning']} | {row['seed']} | {row['val_loss']:.4f} | {row['inside']:.1f} | {row['outside']:.2f} "
-            f"| {row['ratio']:.1f} | {row['empty_boxes']} of {row['boxes']} | {row['seconds_per_step']:.2f} |"
-        )
+        levels = f"{row['inside']:.1f} | {row['outside']:.2f} | {row['ratio']:.1f}"
+        empty = f"{row['empty_boxes']} of {row['boxes']} | {row['seconds_per_step']:.2f}"
+        print(f"| {row['conditioning']} | {row['seed']} | {row['val_loss']:.4f} | {levels} | {empty} |")
     (arguments.out / "conditionings.json").write_text(json.dumps(found, indent=2) + "\n")
     return 0
 

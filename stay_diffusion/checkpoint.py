@@ -68,7 +68,7 @@ class RunFolder:
         self.point_to(step, weights)
         if keep:
             for old in self.steps()[:-keep]:
-                for file in self.path.glob(f"*{old:06d}.pt"):
+                for file in self.path.glob(f"*[!0-9]{old:06d}.pt"):
                     file.unlink()
 
     def point_to(self, step: int, names: Iterable[str]) -> None:

@@ -23,7 +23,8 @@ def unflatten(cls, values: dict, source: str = "config"):
         if name not in known:
             raise ValueError(f"{source}: unknown option {name}{_did_you_mean(name, known)}")
         section, f = known[name]
-        value = tuple(value) if isinstance(f.default, tuple) else value
+        if isinstance(f.default, tuple) and isinstance(value, list) and all(isinstance(word, str) for word in value):
+            value = tuple(value)
         if type(value) is int and isinstance(f.default, float):
             value = float(value)
         if type(value) is not type(f.default):
@@ -59,11 +60,13 @@ def parse(cls, description: str, argv: list[str] | None = None):
     Exits with usage on a mistyped flag; ValueError for values that cannot be.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if any(not word.strip() for word in argv):
+    words = [
+        word for before, word in zip(["", *argv], argv, strict=False) if word.strip() or _is_empty_value(before, word)
+    ]
+    if len(words) < len(argv):
         print("note: a blank argument was dropped (a space after a line's back-slash?)", file=sys.stderr)
-        argv = [word for word in argv if word.strip()]
     parser = _parser(cls, description)
-    given = vars(parser.parse_args(argv))
+    given = vars(parser.parse_args(words))
     switches = {name: given.pop(name) for name in ("config", "dry_run", "print_config")}
     values = read_json(Path(switches["config"])) if switches["config"] else {}
     values = {**values, **given}
@@ -107,6 +110,11 @@ def _parser(cls, description: str) -> argparse.ArgumentParser:
                 help=f"{f.metadata['help']} (default: {default})".replace("%", "%%"),
             )
     return parser
+
+
+def _is_empty_value(before: str, word: str) -> bool:
+    """Whether a blank word is a flag's value, as in --attention_resolutions ""."""
+    return not word and before.startswith("--") and "=" not in before
 
 
 def _reader(f):

@@ -92,10 +92,13 @@ def test_fixed_variances_are_the_posterior_s_and_beta():
     assert_close(large.p_mean_variance(wavy, x_t, t).log_variance, large.at("log_betas", t).expand_as(x_t))
 
 
-def test_half_precision_outputs_are_worked_on_in_float32():
-    diffusion, x_t = GaussianDiffusion.create("linear", 100), draw(1, 3, 4, 4)
-    p = diffusion.p_mean_variance(lambda x, told: x.bfloat16(), x_t, torch.tensor([99]))
-    assert p.mean.dtype == p.x_start.dtype == torch.float32
+@pytest.mark.parametrize("prediction", ["eps", "x_start", "v"])
+def test_half_precision_outputs_are_worked_on_in_float32(prediction):
+    diffusion = GaussianDiffusion.create("linear", 100, prediction=prediction, variance="learned_range")
+    output, x_t, t = draw(1, 6, 4, 4).bfloat16(), draw(1, 3, 4, 4), torch.tensor([99])
+    half, full = (diffusion.p_mean_variance(lambda x, told, o=o: o, x_t, t) for o in (output, output.float()))
+    for name in ("mean", "variance", "log_variance", "x_start"):
+        assert torch.equal(getattr(half, name), getattr(full, name)) and getattr(half, name).dtype == torch.float32
 
 
 # Training losses

@@ -45,7 +45,7 @@ def test_an_unknown_schedule_is_an_error_that_lists_the_known_ones():
         named_betas("sigmoid", 1000)
 
 
-@pytest.mark.parametrize("num_steps", [1, 19, 20])
+@pytest.mark.parametrize("num_steps", [2, 19, 20])
 def test_too_few_steps_for_the_linear_schedule_are_an_error(num_steps):
     """At 20 the last beta is 1: nothing is left of the image, and eps says nothing about it."""
     with pytest.raises(ValueError, match=f"--diffusion_steps {num_steps}"):
@@ -98,6 +98,13 @@ def test_logsnr_keeps_as_many_steps_as_it_says_ends_included(schedule, num_steps
         steps = kept_timesteps(alphas_cumprod, f"logsnr{count}")
         assert len(steps) == count and (np.diff(steps) > 0).all()
         assert steps[0] == 0 and steps[-1] == num_steps - 1
+
+
+def test_logsnr_keeps_its_count_where_the_noise_rises_in_the_middle_of_the_process():
+    log_snr = -9 * np.tanh((np.arange(101) - 50) / 5)
+    for count in range(2, 102):
+        steps = kept_timesteps(1 / (1 + np.exp(-log_snr)), f"logsnr{count}")
+        assert len(steps) == count and (np.diff(steps) > 0).all() and (steps[0], steps[-1]) == (0, 100)
 
 
 def test_one_logsnr_step_is_the_noisiest():

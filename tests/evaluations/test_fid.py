@@ -1,10 +1,9 @@
-"""FID: the distance against SciPy and torch-fidelity, which images are read and how, and what the command says."""
+"""FID: the distance against SciPy and torch-fidelity, which images are taken, and what the command says."""
 
 import argparse
 import importlib.util
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -16,18 +15,20 @@ from PIL import Image
 if importlib.util.find_spec("torch_fidelity") is None:
     pytest.skip("torch-fidelity is not installed: pip install 'stay-diffusion[eval]'", allow_module_level=True)
 
-SCRIPT = Path(__file__).resolve().parents[2] / "evaluations" / "test_with_FID.py"
+EVALUATIONS = Path(__file__).resolve().parents[2] / "evaluations"
+SCRIPT = EVALUATIONS / "test_with_FID.py"
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("fid_script", SCRIPT)
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, EVALUATIONS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["fid_script"] = module  # its dataclass looks its own module up
+    sys.modules[name] = module  # found there by dataclasses, and by the command that imports its neighbour
     spec.loader.exec_module(module)
     return module
 
 
-script = load_script()
+inception = load("inception")
+script = load("test_with_FID")
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -46,30 +47,16 @@ def random_features(n: int, d: int, seed: int) -> np.ndarray:
     return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) / d**0.5 + rng.normal(size=d)
 
 
-def options(**changes) -> argparse.Namespace:
-    return argparse.Namespace(**({"batch_size": 4, "image_size": None, "compat": None, "device": "cpu"} | changes))
-
-
 def stored_statistics(path: Path, d: int = 3, shift: float = 0.0) -> Path:
     np.savez(path, mu=np.full(d, shift), sigma=np.eye(d))
     return path
 
 
-@pytest.fixture(scope="module")
-def network():
-    """Random weights whose features are of order 1: torch's own initial ones shrink every image to nearly 0."""
-    torch.manual_seed(0)
-    model = script.inception(None)
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(layer.weight)
-    return model
+class MeanColour(torch.nn.Module):
+    """Stands in for Inception where its 2048 features would only cost time."""
 
-
-def run_script(*arguments, cwd: Path) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_HOME": str(cwd / "hub_home")}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    def forward(self, images):
+        return (images.float().mean(dim=(2, 3)),)
 
 
 @pytest.mark.parametrize(("n", "d"), [(200, 16), (12, 32)])
@@ -86,7 +73,7 @@ def test_the_distance_is_that_of_the_matrix_square_root(n, d):
 
 @pytest.mark.parametrize(("n", "d"), [(300, 64), (40, 64)])
 def test_the_distance_is_torch_fidelitys_on_the_same_features(n, d):
-    script.import_torchvision()
+    inception.import_torchvision()
     from torch_fidelity import metric_fid
 
     one, other = random_features(n, d, seed=3), random_features(n, d, seed=4)
@@ -118,31 +105,20 @@ def test_statistics_of_float32_features_are_taken_in_float64():
     np.testing.assert_allclose(sigma, np.cov(features.astype(np.float64), rowvar=False), rtol=1e-9)
 
 
-def test_features_do_not_depend_on_the_batch_size(network, tmp_path):
-    side = script.open_side(save_images(tmp_path / "a", noise(5, 32, 40, 3)))
-    one, four = (script.measure(side, network, options(batch_size=size)) for size in (1, 4))
-    assert one.sizes == four.sizes == {"40x32": 5}
-    np.testing.assert_allclose(one.mu, four.mu, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(one.sigma, four.sigma, rtol=1e-3, atol=1e-5)
-    assert np.trace(one.sigma) > 0.1
-
-
-def test_images_of_several_sizes_are_each_resized_from_their_own(network, tmp_path):
+def test_a_side_is_measured_over_all_its_images_of_whatever_size(tmp_path):
     images = [*noise(2, 32, 32, 3), *noise(1, 20, 48, 3, seed=1), *noise(1, 32, 32, 3, seed=2)]
-    side = script.measure(script.open_side(save_images(tmp_path / "a", images)), network, options())
-    with torch.inference_mode():
-        features = [network(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy() for image in images]
+    options = argparse.Namespace(batch_size=4, image_size=None, compat=None, device="cpu")
+    side = script.measure(script.open_side(save_images(tmp_path / "a", images)), MeanColour(), options)
+    colours = np.stack([image.mean(axis=(0, 1)) for image in images])
     assert side.sizes == {"32x32": 3, "48x20": 1}
-    np.testing.assert_allclose(side.mu, np.concatenate(features).mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(side.mu, colours.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(side.sigma, np.cov(colours, rowvar=False), rtol=1e-3, atol=1e-3)
 
 
-def test_a_folder_and_an_npz_of_the_same_images_give_the_same_batches(tmp_path):
+def test_an_npz_holds_its_images_under_arr_0(tmp_path):
     images = noise(5, 16, 24, 3)
     np.savez(tmp_path / "b.npz", images)
-    sides = script.open_side(save_images(tmp_path / "a", images)), script.open_side(tmp_path / "b.npz")
-    folder, npz = (torch.cat(list(script.batches(side.items, 2, None))) for side in sides)
-    torch.testing.assert_close(folder, npz)
-    torch.testing.assert_close(npz, torch.from_numpy(images).permute(0, 3, 1, 2))
+    np.testing.assert_array_equal(script.open_side(tmp_path / "b.npz").items, images)
 
 
 def test_all_images_are_used_sorted_by_name(tmp_path):
@@ -155,39 +131,6 @@ def test_all_images_are_used_sorted_by_name(tmp_path):
 @pytest.mark.parametrize(("n", "used"), [(53, 50), (100, 100), (7, 7)])
 def test_compat_oasis_drops_the_remainder_of_fifty(tmp_path, n, used):
     assert len(script.open_side(save_images(tmp_path / "a", noise(n, 4, 4)), "oasis").items) == used
-
-
-def test_compat_oasis_takes_the_same_features_of_a_picture_that_no_resize_changes(network):
-    flat = torch.tensor([10, 120, 250], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 40, 300)
-    with torch.inference_mode():
-        ours, theirs = script.pool3(network, flat), script.oasis_pool3(network, flat)
-    # (x - 128) / 128 against 2 x / 255 - 1: nearly the same input, so nearly the same features.
-    assert (theirs - ours).norm() < 0.05 * ours.norm()
-    assert not torch.equal(theirs, ours)
-
-
-def test_compat_oasis_resizes_with_half_pixel_centres_and_anti_aliasing():
-    ramp = torch.arange(512.0).div(2).to(torch.uint8).expand(3, 128, 512)
-    resized = script._skimage_resize(ramp)
-    assert resized.shape == (3, 256, 256)
-    torch.testing.assert_close(resized[0, 7, 20:-20], torch.arange(256.0)[20:-20], rtol=0, atol=0.05)
-    grain = torch.from_numpy(noise(3, 1024, 1024))
-    assert script._skimage_resize(grain).std() < 0.25 * grain.float().std()  # 0.5 without anti-aliasing
-
-
-def test_grey_is_repeated_and_sixteen_bits_do_not_saturate(tmp_path):
-    values = np.array([[0, 257, 25700, 65535]], dtype=np.uint16)
-    Image.fromarray(values).save(tmp_path / "deep.png")
-    Image.fromarray((values // 257).astype(np.uint8)).save(tmp_path / "grey.png")
-    expected = np.array([0, 1, 100, 255])[None, :, None].repeat(3, axis=2)
-    for name in ("deep.png", "grey.png"):
-        np.testing.assert_array_equal(script.pixels(tmp_path / name), expected)
-
-
-def test_image_size_resizes_every_image_first(tmp_path):
-    folder = save_images(tmp_path / "a", [*noise(2, 8, 8, 3), *noise(2, 12, 20, 3)])
-    (batch,) = script.batches(script.open_side(folder).items, 8, 16)
-    assert batch.shape == (4, 3, 16, 16)
 
 
 def bad_sides(folder: Path) -> dict[str, tuple[Path, str]]:
@@ -215,39 +158,14 @@ def test_a_side_that_cannot_be_used_is_named(tmp_path, case):
     assert str(raised.value).startswith(f"{path}: ") and "\n" not in str(raised.value)
 
 
-def test_an_unreadable_image_is_named(tmp_path):
-    (tmp_path / "x.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"x\.png: "):
-        script.pixels(tmp_path / "x.png")
-
-
-def test_weights_that_are_not_inceptions_are_refused(tmp_path):
-    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"w\.pth: cannot be loaded as pt_inception") as raised:
-        script.inception(tmp_path / "w.pth")
-    assert "\n" not in str(raised.value)
-
-
-def test_weights_given_are_loaded(network, tmp_path):
-    torch.save(network.state_dict(), tmp_path / "w.pth")
-    loaded = script.inception(tmp_path / "w.pth")
-    torch.testing.assert_close(loaded.state_dict(), network.state_dict(), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("name", ["pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"])
-def test_weights_in_the_hub_cache_are_found_under_either_name(tmp_path, monkeypatch, name):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    cached = tmp_path / "hub" / "checkpoints" / name
-    cached.parent.mkdir(parents=True)
-    cached.touch()
-    assert script.find_weights(None, download=False) == cached
-
-
-def test_missing_weights_are_one_line_that_says_what_to_do(tmp_path):
-    save_images(tmp_path / "a", noise(2, 8, 8, 3))
-    done = run_script("a", "a", cwd=tmp_path)
-    assert done.returncode == 1 and done.stdout == ""
-    (line,) = done.stderr.splitlines()
+def test_run_as_a_script_without_weights_it_ends_with_one_line_that_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", *[str(save_images(tmp_path / "a", noise(2, 8, 8, 3)))] * 2])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub_home"))
+    monkeypatch.syspath_prepend(EVALUATIONS)  # as Python does for a script
+    monkeypatch.delitem(sys.modules, "inception")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    (line,) = ended.value.code.splitlines()
     assert line.startswith("error: Inception weights pt_inception-2015-12-05-6726825d.pth are not in ")
     assert str(tmp_path / "hub_home/hub/checkpoints") in line
     assert "https://" in line and "--weights FILE" in line and "--download" in line
@@ -271,16 +189,9 @@ def test_statistics_of_different_features_are_refused(tmp_path, monkeypatch):
         script.main()
 
 
-class MeanColour(torch.nn.Module):
-    """Stands in for Inception where its 2048 features would only cost time."""
-
-    def forward(self, images):
-        return (images.float().mean(dim=(2, 3)),)
-
-
 def test_the_protocol_names_counts_sizes_weights_and_cautions(tmp_path, monkeypatch, capsys):
     torch.save({}, tmp_path / "w.pth")
-    monkeypatch.setattr(script, "inception", lambda weights: MeanColour())
+    monkeypatch.setattr(inception, "load_network", lambda weights: MeanColour())
     save_images(tmp_path / "a", noise(2, 8, 8, 3)), save_images(tmp_path / "b", noise(3, 8, 16, 3))
     arguments = [tmp_path / "a", tmp_path / "b", "--weights", tmp_path / "w.pth", "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""LPIPS of several runs: the runs found, the pairs made, the distance itself; and the torchvision it stands on."""
+"""LPIPS of several runs: the runs found, the pairs made, the distance itself."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stay_diffusion.torchvision_cpu import import_torchvision, non_maximum_suppression
+from stay_diffusion.torchvision_cpu import import_torchvision
 
 # Not importorskip: that would import torchvision before its remedy.
 if importlib.util.find_spec("lpips") is None:
@@ -173,37 +173,3 @@ def test_compat_sdm_normalises_for_imagenet_at_299(tmp_path):
         [0.229, 0.224, 0.225]
     )
     torch.testing.assert_close(prepared, expected[:, None, None].expand(3, 299, 299))
-
-
-def brute_force_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
-    def iou(a, b):
-        width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-        shared = max(width, 0) * max(height, 0)
-        return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
-
-    kept: list[int] = []
-    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
-        if all(iou(boxes[i], boxes[j]) <= threshold for j in kept):
-            kept.append(i)
-    return kept
-
-
-@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.9])
-def test_non_maximum_suppression_keeps_what_brute_force_keeps(threshold):
-    rng = np.random.default_rng(3)
-    corner, side = rng.uniform(0, 40, (60, 2)), rng.uniform(5, 40, (60, 2))
-    boxes, scores = np.concatenate([corner, corner + side], axis=1), rng.permutation(60) / 60
-    expected = brute_force_nms(boxes, scores, threshold)
-    assert 1 < len(expected) < 60 or threshold == 0.9
-    tensors = torch.from_numpy(boxes), torch.from_numpy(scores)
-    assert non_maximum_suppression(*tensors, threshold).tolist() == expected
-    assert import_torchvision().ops.nms(*tensors, threshold).tolist() == expected
-
-
-def test_another_error_of_torchvision_is_not_hidden(monkeypatch):
-    def fail(name):
-        raise RuntimeError("operator torchvision::nms is broken otherwise")
-
-    monkeypatch.setattr("stay_diffusion.torchvision_cpu.importlib.import_module", fail)
-    with pytest.raises(RuntimeError, match="broken otherwise"):
-        import_torchvision()

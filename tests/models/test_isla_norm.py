@@ -54,7 +54,7 @@ def test_a_fresh_norm_is_a_plain_group_norm(layout, weighting):
 @pytest.mark.parametrize("layout", MASKS)
 def test_the_batched_product_is_lostgans_sum_over_objects(layout, weighting):
     norm, x, conditioning = trained_norm(), features(), conditioning_of(MASKS[layout], weighting)
-    B, C, H, W = x.shape
+    _, C, H, W = x.shape
     weights = conditioning.weights((H, W)).unflatten(-1, (H, W))  # B O+1 H W
     gamma, beta = norm.project(conditioning.codes).split(C, dim=-1)  # each B O+1 C
     five_dimensional = [(weights[:, :, None] * p[..., None, None]).sum(dim=1) for p in (gamma, beta)]

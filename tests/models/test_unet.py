@@ -1,5 +1,7 @@
 """The whole network: what reaches its output, what does not, and how it is built."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,22 +15,30 @@ from stay_diffusion.models.layers import GroupNorm32, timestep_embedding
 from stay_diffusion.models.object_masks import MaskNet
 from stay_diffusion.models.unet import UNet
 
-TINY = dict(image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8")
-VARIANTS = [
-    dict(conditioning="none"),
-    dict(conditioning="isla"),
-    dict(conditioning="isla_bg"),
-    dict(conditioning="isla_bg", mask_refine=True, z_mode="prior", resblock_updown=True, use_scale_shift_norm=False),
-]
+TINY = ModelConfig(
+    image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8", num_heads=2
+)
+EVERYTHING = {"mask_refine": True, "z_mode": "prior", "resblock_updown": True, "use_scale_shift_norm": False}
+VARIANTS = {
+    "none": {"conditioning": "none"},
+    "isla": {"conditioning": "isla"},
+    "isla_bg": {"conditioning": "isla_bg"},
+    "everything": {"conditioning": "isla_bg", **EVERYTHING},
+}
 STYLE = torch.randn(2, 4, 128, generator=torch.Generator().manual_seed(9))  # z for three objects and the background
 
-variants = pytest.mark.parametrize("options", VARIANTS, ids=["none", "isla", "isla_bg", "everything"])
+
+def each(*names: str):
+    return pytest.mark.parametrize("options", [VARIANTS[name] for name in names], ids=names)
+
+
+variants = each(*VARIANTS)
 
 
 def unet(learn_sigma: bool = False, trained: bool = True, **options) -> UNet:
     """A tiny network for 3 classes and 2 products; `trained`: no parameter is left zero."""
     torch.manual_seed(0)
-    model = UNet(ModelConfig(**{**TINY, **options}), learn_sigma, 3, 2)
+    model = UNet(replace(TINY, **options), learn_sigma, 3, 2)
     if hasattr(model, "conditioner"):
         model.conditioner.mask_net = MaskNet(model.conditioner.object_codes.width, channels=8)  # the full one is slow
     if trained:
@@ -55,7 +65,7 @@ def run(model: UNet, layout: Layout | None, x: Tensor | None = None, t: Tensor =
     """The output, with the style draw held fixed."""
     x = images() if x is None else x
     if layout is not None and hasattr(model, "conditioner"):
-        layout = model.condition(layout, x.shape[-2:], STYLE[: len(layout), : layout.num_objects + 1])
+        layout = model.condition(layout, x.shape[-2:], STYLE[: len(layout), -1 - layout.num_objects :])
     return model(x, t, layout)
 
 
@@ -121,16 +131,15 @@ def test_a_picture_does_not_depend_on_its_batch(options, layout):
     assert_close(run(model, layout[:1], images()[:1], T[:1]), both[:1], rtol=1e-4, atol=1e-4)
 
 
-@variants
+@each("isla", "isla_bg", "everything")
 def test_padding_objects_change_nothing(options, layout):
     model = unet(**options)
-    few = layout[1:]  # its one object, padded to three
-    one = Layout(few.boxes[:, :1], few.labels[:, :1], few.valid[:, :1], few.product)
-    z = STYLE[:1]
-    z_one = z[:, [0, 3]]
+    padded = layout[1:]  # one object and two that pad
+    alone = Layout(padded.boxes[:, :1], padded.labels[:, :1], padded.valid[:, :1], padded.product)
+    styles = STYLE[:1], STYLE[:1, [0, 3]]
     outputs = [
-        model(images()[:1], T[:1], model.condition(x, (16, 16), style) if hasattr(model, "conditioner") else x)
-        for x, style in ((few, z), (one, z_one))
+        model(images()[:1], T[:1], model.condition(x, (16, 16), z))
+        for x, z in zip((padded, alone), styles, strict=True)
     ]
     assert_close(*outputs, rtol=1e-4, atol=1e-4)
 
@@ -162,7 +171,7 @@ def test_other_sizes_are_an_error_that_says_which_would_do(size, layout):
         unet(channel_mult="1,1,1,1")(images(3, *size), T, layout)
 
 
-@pytest.mark.parametrize("options", VARIANTS[1:3], ids=["isla", "isla_bg"])
+@each("isla", "isla_bg")
 def test_mirroring_image_and_layout_mirrors_the_output(options, layout):
     model = unet(resblock_updown=True, **options)  # strided convolutions would not commute
     for module in model.modules():
@@ -191,24 +200,22 @@ def test_the_null_layout_is_the_fully_dropped_one_and_forgets_what_was_there(opt
 
 
 @variants
-def test_a_good_part_its_unknown_product_and_null_are_told_apart(options, layout):
+def test_good_parts_of_known_and_unknown_products_and_null_are_told_apart(options, layout):
     model = unet(**options)
-    good, other, null = layout.good_part(), layout.good_part(), layout.null()
-    other.product.copy_(torch.tensor([2, 1]))
-    assert differ(run(model, good), run(model, null)) and differ(run(model, good), run(model, other))
-    assert run(model, good).isfinite().all()
-    unknown = Layout(good.boxes, good.labels, good.valid, torch.zeros(2, dtype=torch.long))
-    if options["conditioning"] == "isla_bg":  # only there the product has a code of its own
-        assert differ(run(model, unknown), run(model, null))
-    else:
-        assert_close(run(model, unknown), run(model, null), rtol=0, atol=0)
+    good = layout.good_part()
+    products = torch.tensor([1, 2]), torch.tensor([2, 1]), torch.zeros(2).long(), torch.full((2,), -1)
+    own, other, unknown, null = (run(model, replace(good, product=product)) for product in products)
+    assert own.isfinite().all() and differ(own, other) and differ(own, unknown) and differ(own, null)
+    if options["conditioning"] == "isla_bg":
+        assert differ(unknown, null)
+    else:  # without a background, nothing has no code
+        assert_close(unknown, null, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("options", VARIANTS[1:], ids=["isla", "isla_bg", "everything"])
+@each("isla", "isla_bg", "everything")
 def test_labels_and_boxes_both_matter(options, layout):
     model = unet(**options)
-    relabelled = Layout(layout.boxes, layout.labels % 3 + 1, layout.valid, layout.product)
-    moved = Layout(layout.boxes + 0.1, layout.labels, layout.valid, layout.product)
+    relabelled, moved = replace(layout, labels=layout.labels % 3 + 1), replace(layout, boxes=layout.boxes + 0.1)
     assert differ(run(model, relabelled), run(model, layout)) and differ(run(model, moved), run(model, layout))
 
 
@@ -252,7 +259,7 @@ def test_exactly_the_middle_and_decoder_res_blocks_have_conditioned_norms():
     assert {"out.0", "middle_block.1.norm", "input_blocks.1.0.in_layers.0"} <= plain
 
 
-@pytest.mark.parametrize("options", VARIANTS[1:], ids=["isla", "isla_bg", "everything"])
+@each("isla", "isla_bg", "everything")
 def test_all_conditioned_norms_get_the_layout(options, layout):
     model, seen = unet(**options), {}
     for name, module in model.named_modules():
@@ -315,9 +322,8 @@ def test_heads_are_counted_or_sized_and_may_differ_in_the_decoder():
 
 
 def test_the_order_of_the_attention_channels_is_passed_on():
-    assert all(
-        m.new_attention_order for m in unet(use_new_attention_order=True).modules() if isinstance(m, AttentionBlock)
-    )
+    blocks = [m for m in unet(use_new_attention_order=True).modules() if isinstance(m, AttentionBlock)]
+    assert blocks and all(block.new_attention_order for block in blocks)
 
 
 def test_an_unknown_conditioning_is_an_error_that_lists_the_known():
