@@ -20,7 +20,7 @@ def main() -> int:
     # Imported only now, so that --help and mistyped flags answer at once.
     from stay_diffusion import factory
     from stay_diffusion.checkpoint import sha256
-    from stay_diffusion.device import pick_device
+    from stay_diffusion.device import pick_device, resolve_precision
     from stay_diffusion.sampling.export import ResultsFolder
     from stay_diffusion.sampling.generate import generate_all
     from stay_diffusion.sampling.layouts import choose, from_dataset, from_file
@@ -48,6 +48,7 @@ def main() -> int:
         "timestep_respacing": respacing,
         "eta": sample.eta,
         "clip_denoised": sample.clip_denoised,
+        "precision": resolve_precision(sample.precision, sample.use_fp16, device),
         "image_size": config.model.image_size,
         "checkpoint": str(weights.resolve()),
         "checkpoint_sha256": sha256(weights),

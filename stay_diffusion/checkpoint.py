@@ -105,7 +105,8 @@ def load_tensors(path: Path) -> dict:
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except Exception as error:  # torch has no common class for what a torn or foreign file raises
-        raise ValueError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:200]})") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -164,7 +164,7 @@ def _load(dataset: LayoutDataset, groups: Iterable, num_workers: int, pin_memory
         num_workers=num_workers,
         pin_memory=pin_memory,
         collate_fn=_collate_or_error,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_ignore_signals,
         # Without its own generator, opening the iterator draws from torch's global one: resuming would differ.
         generator=torch.Generator(),
     )
@@ -178,6 +178,7 @@ def _collate_or_error(samples: Sequence[Sample | ValueError]) -> Batch | ValueEr
     return next((sample for sample in samples if isinstance(sample, ValueError)), None) or collate(samples)
 
 
-def _ignore_interrupt(worker: int) -> None:
-    # Ctrl-C reaches workers too; the parent decides what is saved before they end.
+def _ignore_signals(worker: int) -> None:
+    # Ctrl-C and a scheduler's SIGTERM reach workers too; the parent decides what is saved before they end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

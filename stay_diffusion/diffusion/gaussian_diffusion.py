@@ -71,7 +71,8 @@ class GaussianDiffusion:
         previous = np.append(1.0, alphas_cumprod[:-1])
         posterior_variance = self.betas * (1.0 - previous) / (1.0 - alphas_cumprod)
         # The posterior of the first step is a point: its logarithm takes the second step's value.
-        clipped = np.append(posterior_variance[min(1, len(self.betas) - 1)], posterior_variance[1:])
+        second = posterior_variance[1] if len(self.betas) > 1 else self.betas[0]
+        clipped = np.append(second, posterior_variance[1:])
         return {
             "alphas_cumprod": alphas_cumprod,
             "alphas_cumprod_prev": previous,

@@ -25,7 +25,7 @@ def ddim_step(
     eps = diffusion.eps_of(x_start, x_t, t)
     alpha_bar, previous = diffusion.at("alphas_cumprod", t), diffusion.at("alphas_cumprod_prev", t)
     sigma = eta * ((1 - previous) / (1 - alpha_bar)).sqrt() * (1 - alpha_bar / previous).sqrt()
-    mean = previous.sqrt() * x_start + (1 - previous - sigma**2).sqrt() * eps
+    mean = previous.sqrt() * x_start + (1 - previous - sigma**2).clamp(min=0).sqrt() * eps
     return torch.where(t.view(-1, 1, 1, 1) == 0, mean, mean + sigma * noise)
 
 

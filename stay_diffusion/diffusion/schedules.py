@@ -26,12 +26,12 @@ SCHEDULES = {"linear": linear_betas, "cosine": cosine_betas}
 
 
 def named_betas(name: str, num_steps: int) -> np.ndarray:
-    """The T betas (float64) of a schedule; ValueError for an unknown name or betas outside (0, 1]."""
+    """The T betas (float64) of a schedule; ValueError for an unknown name or betas outside (0, 1)."""
     if name not in SCHEDULES:
         raise ValueError(f"--noise_schedule {name}: choose one of {', '.join(SCHEDULES)}")
     betas = SCHEDULES[name](num_steps)
-    if not ((betas > 0) & (betas <= 1)).all():
-        raise ValueError(f"--diffusion_steps {num_steps}: too few for the {name} schedule (a beta exceeds 1)")
+    if not ((betas > 0) & (betas < 1)).all():
+        raise ValueError(f"--diffusion_steps {num_steps}: too few for the {name} schedule (a beta reaches 1)")
     return betas
 
 

@@ -62,7 +62,7 @@ class LossSecondMomentSampler(UniformSampler):
             self.counts[step] = min(self.counts[step] + 1, self.history.shape[1])
 
     def state_dict(self) -> dict:
-        return {"history": self.history, "counts": self.counts}
+        return {"history": self.history.clone(), "counts": self.counts.clone()}
 
     def load_state_dict(self, state: dict) -> None:
         self.history, self.counts = state["history"], state["counts"]

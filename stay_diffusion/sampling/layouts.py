@@ -1,6 +1,7 @@
 """Where the layouts to sample come from: a split of the data, or a file."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -99,8 +100,12 @@ def _from_vott(path: Path, vocabulary: Vocabulary) -> list[LayoutItem]:
 
 
 def _from_lines(path: Path) -> list[LayoutItem]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnnotationError(f"--layouts {path}: cannot be read ({error})") from None
     items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -113,8 +118,11 @@ def _from_lines(path: Path) -> list[LayoutItem]:
                 f'{path}, line {number}: expected {{"product": ..., "objects": [{{"label": ..., "box": [x0, y0, x1, y1]'
                 f"}}]}} ({type(error).__name__}: {error})"
             ) from None
+        if Path(stem).name != stem:
+            raise AnnotationError(f"{path}, line {number}: the stem {stem!r} cannot be a file's name")
         for box in objects:
-            if not (box.x0 < box.x1 and box.y0 < box.y1 and box.x1 > 0 and box.y1 > 0 and box.x0 < 1 and box.y0 < 1):
+            inside = box.x0 < min(box.x1, 1) and box.y0 < min(box.y1, 1) and min(box.x1, box.y1) > 0
+            if not (inside and all(map(math.isfinite, (box.x0, box.y0, box.x1, box.y1)))):
                 raise AnnotationError(
                     f"{path}, line {number}: box {[box.x0, box.y0, box.x1, box.y1]} of {box.label!r} is empty or "
                     "outside the picture (x0 y0 x1 y1 in [0, 1])"
