@@ -4,9 +4,9 @@
 
 RESULTS is a folder made by image_sample.py. Every layout is sampled once more with the same seed as a good part, the
 product alone, and both pictures are compared: a pixel's difference is what the boxes did to it. Reported, in grey
-levels of 255: the mean absolute difference over all pixels inside boxes, over all outside, their ratio, the mean per
-class, and the share of empty boxes, in which nothing happened: the box's mean difference is under twice that outside
-the boxes of its picture, or under 2 grey levels.
+levels of 255: the mean absolute difference over all pixels inside boxes, over all outside, their ratio, the mean over
+each class's boxes, and the share of empty boxes, in which nothing happened: the box's mean difference is under twice
+that outside the boxes of its picture, or under 2 grey levels.
 """
 
 import argparse
@@ -14,8 +14,8 @@ import json
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +35,14 @@ from stay_diffusion.sampling.layouts import LayoutItem
 
 EMPTY_RATIO, EMPTY_LEVELS = 2.0, 2.0
 OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source")
-SETTINGS = ("seed", "s", "sampler", "eta", "clip_denoised")
 
 
 @dataclass(frozen=True)
 class Adherence:
-    """Mean absolute differences in grey levels of 255; counts of boxes and of those in which nothing happened."""
+    """Mean absolute differences in grey levels of 255; counts of boxes and of those in which nothing happened.
+
+    `pictures` counts those with boxes.
+    """
 
     inside: float
     outside: float
@@ -50,62 +52,68 @@ class Adherence:
     per_class: dict[str, dict[str, float]]
 
     @property
-    def ratio(self) -> float:
-        return self.inside / self.outside if self.outside else float("inf")
+    def ratio(self) -> float | None:
+        """None where nothing outside the boxes differs: any number would say more than is known."""
+        return self.inside / self.outside if self.outside else None
 
     @property
     def empty_rate(self) -> float:
         return self.empty / self.boxes
 
 
-def measure(pairs: Iterable[tuple[np.ndarray, np.ndarray, list[Box]]]) -> Adherence:
+def measure(pairs: Iterable[tuple[np.ndarray, np.ndarray, Sequence[Box]]]) -> Adherence:
     """Adherence over (with defects (H, W, C) uint8, as a good part (H, W, C) uint8, boxes in [0, 1]) triples.
 
-    Pictures without boxes count as outside. ValueError if there is no box at all.
+    Left out are boxes without a pixel in their picture, and pictures without boxes: their good part is the same picture
+    once more, so that they would raise the ratio for nothing. ValueError if there is no box at all.
     """
     inside_sum = outside_sum = inside_pixels = outside_pixels = pictures = 0
     of_class: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for drawn, good, objects in pairs:
-        pictures += 1
         difference = np.abs(drawn.astype(np.float64) - good).mean(axis=-1)  # H W
         masks = box_masks(objects, difference.shape)
         union = masks.any(axis=0)
+        if not union.any():
+            continue
+        pictures += 1
         inside_sum, inside_pixels = inside_sum + difference[union].sum(), inside_pixels + union.sum()
         outside_sum, outside_pixels = outside_sum + difference[~union].sum(), outside_pixels + (~union).sum()
         around = difference[~union].mean() if (~union).any() else 0.0
         for box, mask in zip(objects, masks, strict=True):
-            level = difference[mask].mean()
-            of_class[box.label].append((level, level < max(EMPTY_RATIO * around, EMPTY_LEVELS)))
+            if mask.any():
+                level = difference[mask].mean()
+                of_class[box.label].append((level, level < max(EMPTY_RATIO * around, EMPTY_LEVELS)))
     if not of_class:
         raise ValueError("no layout has a box: nothing to measure")
     found = [pair for pairs_of_class in of_class.values() for pair in pairs_of_class]
     return Adherence(
-        inside=float(inside_sum / max(inside_pixels, 1)),
+        inside=float(inside_sum / inside_pixels),
         outside=float(outside_sum / max(outside_pixels, 1)),
-        empty=sum(empty for _, empty in found),
+        empty=int(sum(empty for _, empty in found)),
         boxes=len(found),
         pictures=pictures,
         per_class={
             label: {
                 "boxes": len(values),
                 "difference": float(np.mean([level for level, _ in values])),
-                "empty": sum(empty for _, empty in values),
+                "empty": int(sum(empty for _, empty in values)),
             }
             for label, values in sorted(of_class.items())
         },
     )
 
 
-def box_masks(objects: list[Box], size: tuple[int, int]) -> np.ndarray:
+def box_masks(objects: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
     """Which pixels (n, H, W) belong to each box, by the model's rule: centres inside, at least one pixel."""
-    boxes = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in objects]).reshape(1, -1, 4)
+    boxes = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in objects]).reshape(1, len(objects), 4)
     return box_indicator(at_least_one_pixel(boxes, size), size)[0].bool().numpy()
 
 
-def items_of(entries: dict[int, dict]) -> list[LayoutItem]:
-    """The layouts of a manifest, in order of their indices."""
-    if sorted(entries) != list(range(len(entries))):
-        raise ValueError("the manifest has gaps: let image_sample.py finish first")
+def items_of(manifest: Path, entries: dict[int, dict]) -> list[LayoutItem]:
+    """The layouts of a manifest, in order of their indices; ValueError where one is missing."""
+    missing = sorted(set(range(max(entries) + 1)) - set(entries))
+    if missing:
+        raise ValueError(f"{manifest}: lacks image {missing[0]}: let image_sample.py finish first")
     return [
         LayoutItem(
             entry["stem"],
@@ -117,9 +125,11 @@ def items_of(entries: dict[int, dict]) -> list[LayoutItem]:
     ]
 
 
-def sample_good_parts(folder: Path, entries: dict[int, dict], items: list[LayoutItem], batch_size: int, device) -> Path:
-    """The same layouts without their objects, same seeds and settings, into folder/good_parts; returns their folder."""
-    settings = {key: value for key, value in entries[0].items() if key not in OF_ONE_IMAGE}
+def sample_good_parts(folder: Path, items: list[LayoutItem], settings: dict, batch_size: int, device) -> Path:
+    """The same layouts without their objects, same seeds and settings, into folder/good_parts; returns their folder.
+
+    Those that an earlier call has finished are kept.
+    """
     weights = Path(settings["checkpoint"])
     if not weights.is_file():
         raise ValueError(f"{weights}: the weights that made these samples are not there any more")
@@ -131,6 +141,7 @@ def sample_good_parts(folder: Path, entries: dict[int, dict], items: list[Layout
     results = ResultsFolder(folder / "good_parts", vocabulary)
     done = results.done(good, settings)
     if len(done) < len(good):
+        sampling = {option.name: settings[option.name] for option in fields(SampleConfig) if option.name in settings}
         results.open()
         generate_all(
             factory.load_trained(config, weights, device),
@@ -138,7 +149,7 @@ def sample_good_parts(folder: Path, entries: dict[int, dict], items: list[Layout
             good,
             vocabulary,
             (config.model.image_channels, config.model.image_size, config.model.image_size),
-            SampleConfig(batch_size=batch_size, **{key: settings[key] for key in SETTINGS}),
+            SampleConfig(batch_size=batch_size, **sampling),
             settings["timestep_respacing"],
             device,
             on_image=lambda index, item, image: results.add(index, item, image, settings),
@@ -158,30 +169,32 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("results", type=Path, help="folder made by image_sample.py")
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--device", default="")
+    parser.add_argument("--batch_size", type=int, default=16, help="good parts at a time (does not change them)")
+    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
     arguments = parser.parse_args()
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch_size {arguments.batch_size}: must be 1 or more")
 
     folder = arguments.results
     entries = ResultsFolder(folder, Vocabulary(())).entries()
     if not entries:
         raise ValueError(f"{folder}: no manifest.jsonl with samples in it (image_sample.py makes such folders)")
-    items = items_of(entries)
-    good = sample_good_parts(folder, entries, items, arguments.batch_size, pick_device(arguments.device))
+    items = items_of(folder / "manifest.jsonl", entries)
+    settings = {key: value for key, value in entries[0].items() if key not in OF_ONE_IMAGE}
+    good = sample_good_parts(folder, items, settings, arguments.batch_size, pick_device(arguments.device))
     drawn = folder / "samples"
     found = measure(
-        (pixels(drawn / f"{item.stem}.png"), pixels(good / f"{item.stem}.png"), list(item.objects)) for item in items
+        (pixels(drawn / f"{item.stem}.png"), pixels(good / f"{item.stem}.png"), item.objects) for item in items
     )
 
-    first = entries[0]
     print(
-        f"box adherence: {found.pictures} layouts, {found.boxes} boxes, {first['sampler']} "
-        f"{first['timestep_respacing']}, s {first['s']}, seed {first['seed']}, "
-        f"weights sha256 {first['checkpoint_sha256'][:12]}"
+        f"box adherence: {found.pictures} layouts, {found.boxes} boxes, {settings['sampler']} "
+        f"{settings['timestep_respacing']}, s {settings['s']}, seed {settings['seed']}, "
+        f"weights sha256 {settings['checkpoint_sha256'][:12]}"
     )
     print(f"  inside boxes   {found.inside:7.2f} grey levels")
     print(f"  outside boxes  {found.outside:7.2f} grey levels")
-    print(f"  in/out ratio   {found.ratio:7.2f}")
+    print(f"  in/out ratio   {'none' if found.ratio is None else format(found.ratio, '.2f'):>7}")
     print(f"  empty boxes    {found.empty:4d} of {found.boxes} ({100 * found.empty_rate:.1f} %)")
     for label, figures in found.per_class.items():
         counts = f"in {figures['boxes']} boxes, {figures['empty']} empty"
@@ -195,7 +208,7 @@ def main() -> int:
         "empty_rate": found.empty_rate,
         "layouts": found.pictures,
         "per_class": found.per_class,
-        "protocol": {key: first[key] for key in (*SETTINGS, "timestep_respacing", "image_size", "checkpoint_sha256")},
+        "protocol": settings,
     }
     atomic_write(folder / "box_adherence.json", lambda file: file.write((json.dumps(report, indent=2) + "\n").encode()))
     print(f"written: {(folder / 'box_adherence.json').resolve()}")

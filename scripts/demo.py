@@ -60,7 +60,7 @@ def main(name: str) -> int:
     measured = json.loads((size.folder / "results/box_adherence.json").read_text())
     print(f"\nDone in {(time.perf_counter() - started) / 60:.1f} minutes.")
     print(f"  loss            {losses[0]:.3f} -> {losses[-1]:.3f}")
-    print(f"  in/out ratio    {measured['ratio']:.1f}")
+    print(f"  in/out ratio    {measured['ratio'] or float('nan'):.1f}")
     print(f"  empty boxes     {100 * measured['empty_rate']:.1f} % of {measured['boxes']}")
     for what, path in (
         ("contact sheet", "results/preview.png"),

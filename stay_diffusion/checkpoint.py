@@ -145,3 +145,4 @@ def _point(name: Path, target: Path) -> None:
     except OSError:
         atomic_write(temporary, lambda file: file.write(target.read_bytes()))
     os.replace(temporary, name)
+    temporary.unlink(missing_ok=True)  # renaming one name of a file to another of its names does nothing at all

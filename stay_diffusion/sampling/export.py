@@ -35,7 +35,7 @@ class ResultsFolder:
             difference = _first_difference(entry, items, settings)
             if difference:
                 raise ValueError(
-                    f"--results_path {self.path}: holds other samples ({difference}); choose another folder or empty it"
+                    f"{self.path}: holds other samples ({difference}); choose another folder or empty it"
                 )
         return {index for index, entry in entries.items() if (self.path / entry["file"]).exists()}
 

@@ -41,7 +41,7 @@ def generate(
 ) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] of shape (C, H, W) for a layout of B, on the diffusion's device.
 
-    `diffusion` is already respaced; `generators` (B) draw style, starting noise and every step's noise, in that order.
+    `diffusion` is already respaced; `generators` (B) draw the starting noise and then every step's.
     """
     device = torch.device(diffusion.device)
     style = _styles(layout, generators) if _needs_style(model) else None
@@ -109,10 +109,14 @@ def _needs_style(model) -> bool:
 
 
 def _styles(layout: Layout, generators: Sequence[torch.Generator]) -> Tensor:
-    """z (B, O+1, 128), drawn for each image's own objects so that padding changes nothing; background last."""
+    """z (B, O+1, 128), drawn for each image's own objects so that padding changes nothing; background last.
+
+    From a stream of their own, so that the same picture with other objects starts from the same noise.
+    """
     z = torch.zeros(len(layout), layout.num_objects + 1, STYLE_WIDTH)
     for i, generator in enumerate(generators):
         n = int(layout.valid[i].sum())
-        drawn = torch.randn(n + 1, STYLE_WIDTH, generator=generator)
+        own = torch.Generator().manual_seed(generator.initial_seed() ^ 1)
+        drawn = torch.randn(n + 1, STYLE_WIDTH, generator=own)
         z[i, :n], z[i, -1] = drawn[1:], drawn[0]
     return z

@@ -118,7 +118,7 @@ def _from_lines(path: Path) -> list[LayoutItem]:
                 f'{path}, line {number}: expected {{"product": ..., "objects": [{{"label": ..., "box": [x0, y0, x1, y1]'
                 f"}}]}} ({type(error).__name__}: {error})"
             ) from None
-        if Path(stem).name != stem:
+        if Path(f"{stem}.png").stem != stem:
             raise AnnotationError(f"{path}, line {number}: the stem {stem!r} cannot be a file's name")
         for box in objects:
             inside = box.x0 < min(box.x1, 1) and box.y0 < min(box.y1, 1) and min(box.x1, box.y1) > 0

@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import json
-import runpy
 import sys
 from pathlib import Path
 
@@ -16,7 +15,6 @@ if importlib.util.find_spec("torch_fidelity") is None:
     pytest.skip("torch-fidelity is not installed: pip install 'stay-diffusion[eval]'", allow_module_level=True)
 
 EVALUATIONS = Path(__file__).resolve().parents[2] / "evaluations"
-SCRIPT = EVALUATIONS / "test_with_FID.py"
 
 
 def load(name: str):
@@ -158,14 +156,11 @@ def test_a_side_that_cannot_be_used_is_named(tmp_path, case):
     assert str(raised.value).startswith(f"{path}: ") and "\n" not in str(raised.value)
 
 
-def test_run_as_a_script_without_weights_it_ends_with_one_line_that_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["x", *[str(save_images(tmp_path / "a", noise(2, 8, 8, 3)))] * 2])
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub_home"))
-    monkeypatch.syspath_prepend(EVALUATIONS)  # as Python does for a script
-    monkeypatch.delitem(sys.modules, "inception")
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    (line,) = ended.value.code.splitlines()
+def test_missing_weights_are_one_line_that_says_what_to_do(tmp_path, run_script):
+    save_images(tmp_path / "a", noise(2, 8, 8, 3))
+    environment = {"TORCH_HOME": str(tmp_path / "hub_home")}
+    done = run_script("evaluations/test_with_FID.py", "a", "a", cwd=tmp_path, environment=environment, code=1)
+    (line,) = done.output.splitlines()
     assert line.startswith("error: Inception weights pt_inception-2015-12-05-6726825d.pth are not in ")
     assert str(tmp_path / "hub_home/hub/checkpoints") in line
     assert "https://" in line and "--weights FILE" in line and "--download" in line

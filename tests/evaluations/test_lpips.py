@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -58,18 +56,16 @@ def model(backbone):
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory, backbone):
+def report(tmp_path_factory, backbone, run_script):
     """One run of the command from another folder: three runs, two of them alike, and names not in all of them."""
     root = tmp_path_factory.mktemp("generated")
     save_images(root / "samples0", "abc", seed=0)
     save_images(root / "samples1", "abc", seed=0)
     save_images(root / "samples2", "abd", seed=2)
     arguments = [".", "--image_size", "64", "--device", "cpu", "--json", "out.json"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *arguments, "--backbone_weights", str(backbone)]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads((root / "out.json").read_text()), done
+    arguments += ["--backbone_weights", backbone]
+    done = run_script("evaluations/lpips.py", *arguments, cwd=root)
+    return json.loads((root / "out.json").read_text()), done.output
 
 
 def test_the_distance_is_that_of_the_lpips_package(model, tmp_path, backbone):
@@ -103,19 +99,19 @@ def test_same_named_images_of_all_pairs_of_runs_are_averaged(model, report):
 
 
 def test_identical_runs_are_warned_of_by_name(report):
-    warned = [line for line in report[1].stderr.splitlines() if "identical" in line]
+    warned = [line for line in report[1].splitlines() if "identical" in line]
     assert len(warned) == 1 and "samples0" in warned[0] and "samples1" in warned[0]
 
 
 def test_names_missing_from_a_run_are_counted_and_named(report):
-    assert "warning: 2 file names are not in every run" in report[1].stderr
-    assert "c.png, d.png" in report[1].stderr
+    assert "warning: 2 file names are not in every run" in report[1]
+    assert "c.png, d.png" in report[1]
 
 
 def test_the_number_and_its_protocol_are_printed(report):
-    result, done = report
-    assert done.stdout.startswith(f"LPIPS: {result['lpips']:.4f}\n")
-    assert result["protocol"]["backbone_sha256"] in done.stdout
+    result, output = report
+    assert f"LPIPS: {result['lpips']:.4f}\n" in output
+    assert result["protocol"]["backbone_sha256"] in output
 
 
 def test_missing_backbone_weights_are_one_line_that_says_what_to_do(tmp_path, monkeypatch):

@@ -1,0 +1,91 @@
+"""What tests of whole runs share: a tiny data set, a tiny network, and a quick way to run a script."""
+
+import importlib.util
+import itertools
+import multiprocessing
+import runpy
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from stay_diffusion.config import DataConfig, DiffusionConfig, ModelConfig, RunConfig, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+PRELOADED = ["torch", "stay_diffusion.factory", "stay_diffusion.training.validation"]
+PRELOADED += ["stay_diffusion.sampling.training_preview", "torch._dynamo"]
+
+
+class Ended(NamedTuple):
+    code: int
+    output: str
+
+
+@pytest.fixture(scope="session")
+def run_script(tmp_path_factory):
+    """run(path below the repository, *arguments) -> Ended(code, output); fails where the code is not as expected.
+
+    A new process, but without the seconds that importing torch takes. `prelude` is Python to run in it first.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    logs, number = tmp_path_factory.mktemp("logs"), itertools.count()
+
+    def run(script, *arguments, code=0, prelude="") -> Ended:
+        log = logs / f"{next(number)}.txt"
+        job = {
+            "SCRIPT": str(ROOT / script),
+            "ARGUMENTS": [str(word) for word in arguments],
+            "CWD": str(logs),
+            "OUTPUT": str(log),
+            "PRELUDE": prelude,
+        }
+        process = context.Process(target=runpy.run_path, args=(str(ROOT / "tests/forked_script.py"), job, "__main__"))
+        process.start()
+        process.join(120)
+        if process.exitcode is None:
+            process.kill()
+        output = log.read_text()
+        assert process.exitcode == code, output
+        return Ended(process.exitcode, output)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def synthetic_sdi():
+    spec = importlib.util.spec_from_file_location("synthetic_sdi", ROOT / "datasets/synthetic_sdi.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory, synthetic_sdi):
+    """A folder of 12 training and 4 validation images."""
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    synthetic_sdi.generate(folder, num_train=12, num_val=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_network():
+    """Flags of the smallest sensible network."""
+    flags = "--image_size 16 --image_channels 1 --num_channels 32 --channel_mult 1,1 --num_res_blocks 1 --num_heads 1"
+    return [*flags.split(), "--attention_resolutions", "", "--ema_rate", "0.9"]
+
+
+@pytest.fixture(scope="session")
+def tiny_run():
+    """tiny_run(**training options) -> RunConfig of two classes, one product, grey images of 8 pixels, 40 steps."""
+
+    def build(data=None, model=None, diffusion=None, **train) -> RunConfig:
+        network = {"image_size": 8, "image_channels": 1, "num_channels": 32, "num_res_blocks": 1, "channel_mult": "1"}
+        return RunConfig(
+            DataConfig(**{"classes": ("spot", "line"), "product_tags": ("A",), **(data or {})}),
+            ModelConfig(**{**network, "num_heads": 1, "attention_resolutions": "", **(model or {})}),
+            DiffusionConfig(**{"diffusion_steps": 40, "noise_schedule": "cosine", **(diffusion or {})}),
+            TrainConfig(**{"ema_rate": "0.9", "log_interval": 1, **train}),
+        )
+
+    return build
