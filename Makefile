@@ -13,6 +13,7 @@ TORCH_INDEX ?=
 setup: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
+	@echo 'setting up $(VENV): about a minute, or the time it takes to download torch'
 	$(PYTHON) -m venv $(VENV)
 ifneq ($(TORCH_INDEX),)
 	$(PIP) -c constraints.txt torch torchvision --index-url $(TORCH_INDEX)

@@ -24,7 +24,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size(ROOT / "OUTPUT/demo", ROOT / "scripts/configs/synthetic_64.json", 600, 64),
+    "full": Size(ROOT / "OUTPUT/demo", ROOT / "scripts/configs/synthetic_64.json", 600, 48),
     "small": Size(ROOT / "OUTPUT/demo_small", ROOT / "scripts/configs/synthetic_32.json", 64, 16),
 }
 

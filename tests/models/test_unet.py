@@ -149,12 +149,13 @@ def test_gradient_checkpointing_gives_the_same_gradients_with_dropout_too(option
     gradients, calls = [], []
     for use_checkpoint in (False, True):
         model = unet(dropout=0.3, use_checkpoint=use_checkpoint, **options).train()
-        model.middle_block[1].qkv.register_forward_hook(lambda *_: calls.append(1))
+        for module in (model.output_blocks[0][0].in_layers[2], model.output_blocks[0][1].qkv):
+            module.register_forward_hook(lambda *_: calls.append(1))
         torch.manual_seed(6)
         model(images(), T, layout).square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     assert_close(gradients[1], gradients[0])
-    assert len(calls) == 3  # once plain; twice checkpointed
+    assert len(calls) == 2 * (1 + 2)  # once plain; twice checkpointed
 
 
 @pytest.mark.parametrize("size", [(40, 40), (48, 48), (72, 40), (8, 16)])
@@ -285,20 +286,30 @@ def test_refined_masks_keep_to_their_boxes_at_every_block(layout):
             assert (drawn[valid][inside[valid]] > 0).all()
 
 
-def test_the_state_dict_has_guided_diffusions_names():
-    names = set(unet(conditioning="none").state_dict())
-    res_block = {f"in_layers.{i}" for i in (0, 2)} | {"emb_layers.1"} | {f"out_layers.{i}" for i in (0, 3)}
-    attention = {"norm", "qkv", "proj_out"}
-    modules = {"time_embed.0", "time_embed.2", "input_blocks.0.0", "input_blocks.2.0.op", "out.0", "out.2"}
-    modules |= {"output_blocks.1.2.conv", "input_blocks.3.0.skip_connection"}
-    modules |= {f"output_blocks.{i}.0.skip_connection" for i in range(4)}
+@pytest.mark.parametrize("updown", [False, True])
+def test_the_state_dict_has_guided_diffusions_names(updown):
+    names = set(unet(conditioning="none", resblock_updown=updown).state_dict())
     blocks = ["input_blocks.1.0", "input_blocks.3.0", "middle_block.0", "middle_block.2"]
     blocks += [f"output_blocks.{i}.0" for i in range(4)]
-    modules |= {f"{block}.{layer}" for block in blocks for layer in res_block}
-    at = ["input_blocks.3.1", "middle_block.1", "output_blocks.0.1", "output_blocks.1.1"]
-    modules |= {f"{block}.{layer}" for block in at for layer in attention}
-    expected = {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")} | {"label_emb.weight"}
-    assert names == expected
+    attention = ["input_blocks.3.1", "middle_block.1", "output_blocks.0.1", "output_blocks.1.1"]
+    skips = ["input_blocks.3.0", *(f"output_blocks.{i}.0" for i in range(4))]
+    modules = {"time_embed.0", "time_embed.2", "input_blocks.0.0", "out.0", "out.2"}
+    if updown:
+        blocks += ["input_blocks.2.0", "output_blocks.1.2"]
+    else:
+        modules |= {"input_blocks.2.0.op", "output_blocks.1.2.conv"}
+    layers = ["in_layers.0", "in_layers.2", "emb_layers.1", "out_layers.0", "out_layers.3"]
+    modules |= {f"{block}.{layer}" for block in blocks for layer in layers}
+    modules |= {f"{block}.{layer}" for block in attention for layer in ("norm", "qkv", "proj_out")}
+    modules |= {f"{block}.skip_connection" for block in skips}
+    assert names == {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")} | {"label_emb.weight"}
+
+
+@pytest.mark.parametrize(("scale_shift", "per_channel"), [(True, 2), (False, 1)])
+def test_every_res_block_takes_a_scale_and_a_shift_or_a_sum_from_the_time(scale_shift, per_channel):
+    blocks = [m for m in unet(use_scale_shift_norm=scale_shift).modules() if isinstance(m, ResBlock)]
+    assert all(b.emb_layers[1].out_features == per_channel * b.out_layers[3].out_channels for b in blocks)
+    assert blocks and all(b.scale_shift is scale_shift for b in blocks)
 
 
 def test_attention_is_at_the_resolutions_asked_for_and_in_the_middle():
