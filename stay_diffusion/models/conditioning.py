@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from stay_diffusion.data.layout import Layout
 
@@ -35,7 +36,9 @@ class Conditioning:
     def weights(self, size: tuple[int, int]) -> Tensor:
         """Who modulates each pixel: (B, O+1, H*W) at a stage of H x W."""
         if size not in self._weights:
-            weights = WEIGHTS[self.weighting](resize_masks(self.masks, size), self.order)
+            # Kept out of gradient checkpoints: their second pass finds these weights ready, the first did not.
+            with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+                weights = WEIGHTS[self.weighting](resize_masks(self.masks, size), self.order)
             self._weights[size] = weights.flatten(2)
         return self._weights[size]
 

@@ -57,7 +57,8 @@ def box_indicator(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 def at_least_one_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """The same boxes, widened about their centres to at least one pixel of the canvas."""
-    smallest = boxes.new_tensor([1 / size[1], 1 / size[0]])
+    # A hair more than a pixel: rounding must not leave a box between two pixel centres.
+    smallest = boxes.new_tensor([1.001 / size[1], 1.001 / size[0]])
     centre, side = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
     half = torch.maximum(side, smallest) / 2
     return torch.cat([centre - half, centre + half], dim=-1)
@@ -65,11 +66,14 @@ def at_least_one_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Masks (B, O, H, W) at a stage's resolution: averaged going down, which loses no small box; bilinear going up."""
-    if masks.shape[-2:] == torch.Size(size) or not masks.shape[1]:
-        return masks if masks.shape[1] else masks.new_zeros(*masks.shape[:2], *size)
-    if size[0] <= masks.shape[-2] and size[1] <= masks.shape[-1]:
-        return F.adaptive_avg_pool2d(masks, size)
-    return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+    if not masks.shape[1]:
+        return masks.new_zeros(*masks.shape[:2], *size)
+    height, width = masks.shape[-2:]
+    if size[0] < height or size[1] < width:
+        masks = F.adaptive_avg_pool2d(masks, (min(size[0], height), min(size[1], width)))
+    if masks.shape[-2:] != torch.Size(size):
+        masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+    return masks
 
 
 def isla_weights(masks: Tensor, order: Tensor) -> Tensor:

@@ -139,8 +139,9 @@ class UNet(nn.Module):
             skips.append(h)
         h = self.middle_block(h, emb, layout)
         refinements = getattr(self, "mask_refinements", ())
+        refined = layout
         for i, stage in enumerate(self.output_blocks):
-            h = stage(torch.cat([h, skips.pop()], dim=1), emb, layout)
+            h = stage(torch.cat([h, skips.pop()], dim=1), emb, refined)
             if i < len(refinements):
-                layout = refinements[i](h, layout)
+                refined = refinements[i](h, layout)  # each from the masks as drawn: those of 8 x 8 have lost the boxes
         return self.out(h)  # B C H W or B 2C H W

@@ -32,6 +32,12 @@ class Validation:
     @torch.no_grad()
     def loss(self, state: TrainingState) -> float:
         """The mean loss of the first average's weights."""
+        # What a network draws by itself (z_mode prior) is the same each time, and training's stream is left alone.
+        with torch.random.fork_rng(devices=[state.device] if state.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            return self._loss(state)
+
+    def _loss(self, state: TrainingState) -> float:
         total, start = 0.0, 0
         for (images, layout), noise in zip(self.batches, self.noise, strict=True):
             t = self.steps[start : start + len(images)].to(state.device)
