@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+from stay_diffusion import factory
+from stay_diffusion.config import SampleConfig
+from stay_diffusion.data.annotations import Box, Vocabulary
+from stay_diffusion.data.layout import Layout
+from stay_diffusion.diffusion.gaussian_diffusion import respace
+from stay_diffusion.sampling.generate import generate, generate_all, image_generators
+from stay_diffusion.sampling.layouts import LayoutItem
+
+VOCABULARY = Vocabulary(("spot", "line"), ("A",))
+ITEMS = [
+    LayoutItem("two", "A", (Box("spot", 0.1, 0.1, 0.6, 0.7), Box("line", 0.5, 0.2, 0.9, 0.8)), "test"),
+    LayoutItem("none", "A", (), "test"),
+    LayoutItem("one", None, (Box("line", 0.0, 0.4, 1.0, 0.6),), "test"),
+]
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def networks(tiny_run):
+    """A network by z_mode whose output is not zero, and the diffusion."""
+    built = {}
+    for z_mode in ("off", "prior"):
+        config = tiny_run(model={"z_mode": z_mode})
+        torch.manual_seed(0)
+        model = factory.build_model(config).eval()
+        for parameter in model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
+        built[z_mode] = model
+    return built, factory.build_diffusion(config.diffusion)
+
+
+def images_of(networks, items=ITEMS, z_mode="off", done=frozenset(), **options):
+    built, diffusion = networks
+    made = {}
+    generate_all(
+        built[z_mode],
+        diffusion,
+        items,
+        VOCABULARY,
+        SHAPE,
+        SampleConfig(**options),
+        "4",
+        torch.device("cpu"),
+        on_image=lambda index, item, image: made.update({index: image}),
+        done=done,
+    )
+    return made
+
+
+def layout_of(items=ITEMS):
+    return Layout.collate([item.tensors(VOCABULARY) for item in items])
+
+
+@pytest.mark.parametrize("options", [{}, {"s": 2.0}, {"sampler": "ddpm"}, {"sampler": "ddim", "eta": 1.0}], ids=str)
+@pytest.mark.parametrize("z_mode", ["off", "prior"])
+def test_an_image_does_not_depend_on_the_batch_size(networks, z_mode, options):
+    whole, single = (images_of(networks, z_mode=z_mode, batch_size=size, **options) for size in (3, 1))
+    assert sorted(whole) == sorted(single) == [0, 1, 2]
+    torch.testing.assert_close(whole, single, rtol=0, atol=1e-3)
+
+
+def test_the_images_of_a_continued_run_are_the_very_same(networks):
+    whole = images_of(networks, batch_size=2)
+    rest = images_of(networks, batch_size=2, done={0, 2})
+    assert sorted(rest) == [1] and torch.equal(rest[1], whole[1])
+
+
+def test_every_image_has_its_own_noise_and_another_seed_another(networks):
+    same_layout = [ITEMS[0], ITEMS[0]]
+    first = images_of(networks, same_layout, seed=0)
+    second = images_of(networks, same_layout, seed=1)
+    assert all((first[i] - second[j]).abs().max() > 0.05 for i in (0, 1) for j in (0, 1))
+    assert (first[0] - first[1]).abs().max() > 0.05
+
+
+def test_the_layout_reaches_the_image(networks):
+    moved = LayoutItem("moved", "A", ITEMS[0].objects[:1], "test")
+    assert (images_of(networks, [ITEMS[0]])[0] - images_of(networks, [moved])[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_random_style_does_not_depend_on_padding(networks, scale):
+    built, diffusion = networks
+    layout, short = layout_of(), respace(diffusion, "4")
+    made = [
+        generate(built["prior"], short, padded, image_generators(0, range(3)), SHAPE, scale=scale)
+        for padded in (layout, layout.pad(5))
+    ]
+    torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e-3)
+
+
+def test_images_lie_in_the_range_of_pictures(networks):
+    made = images_of(networks, clip_denoised=False, s=4.0)
+    assert all(image.shape == SHAPE and image.abs().max() <= 1 for image in made.values())
+
+
+def test_a_generator_depends_on_seed_and_index_alone():
+    def first(seed, index):
+        return torch.rand(1, generator=image_generators(seed, [index])[0]).item()
+
+    assert first(3, 7) == torch.rand(1, generator=image_generators(3, range(10))[7]).item()
+    assert len({first(seed, index) for seed in range(4) for index in range(4)}) == 16

@@ -1,0 +1,73 @@
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from stay_diffusion import flags
+from stay_diffusion.config import RunConfig, SampleRun
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
+PAGES += sorted((ROOT / "datasets").glob("*.md"))
+CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
+
+
+def code_of(page: Path) -> str:
+    """The fenced and the indented code blocks of a page, continued lines joined."""
+    text = page.read_text()
+    fenced = re.findall(r"^```.*?\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"^ {4}(.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), flags=re.MULTILINE)
+    return re.sub(r"\\\n\s*", " ", "\n".join([*fenced, *indented]))
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The words after `python` of every command line that runs a script."""
+    found = re.findall(r"^(?:\$ )?(?:\w+=\S+ )*(?:mpiexec .*?)?python3? (?!-)(.+)$", code_of(page), flags=re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in found]
+
+
+COMMANDS = [
+    pytest.param(words, id=f"{page.name}: {' '.join(words)[:60]}") for page in PAGES for words in commands_of(page)
+]
+
+
+def own_flags(script: Path) -> set[str]:
+    """The flags that a script declares by itself."""
+    return {
+        node.args[0].value
+        for node in ast.walk(ast.parse(script.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+    }
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_documented_command_parses(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    script, *arguments = words
+    assert Path(script).is_file()
+    if script in CONFIGS:
+        flags.parse(CONFIGS[script], "", arguments)
+    else:
+        assert {word.split("=")[0] for word in arguments if word.startswith("--")} <= own_flags(Path(script))
+
+
+def test_the_documentation_shows_how_to_train_and_to_sample():
+    shown = {parameters.values[0][0] for parameters in COMMANDS}
+    assert {"scripts/image_train.py", "scripts/image_sample.py"} <= shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_flag_that_is_named_exists(page):
+    known = {f"--{f}" for cls in CONFIGS.values() for f in flags.flatten(cls())} | {"--config", "--dry_run"}
+    known |= {"--print_config", "--help", "--flag"}  # the last stands for any
+    for script in (*ROOT.glob("evaluations/*.py"), *ROOT.glob("datasets/*.py")):
+        known |= own_flags(script)
+    assert set(re.findall(r"(?<![\w-])--\w\w+", page.read_text())) <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    links = re.findall(r"\]\((?!\w+:|#)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
