@@ -1,6 +1,9 @@
 """Train a layout-to-image diffusion model. The same command again continues an interrupted run."""
 
+import atexit
 import logging
+import multiprocessing
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -103,10 +106,19 @@ def main() -> int:
     if options.preview_interval:
         preview = TrainingPreview(preview_set, diffusion, folder.path, device)
         periodic.append(Periodic(options.preview_interval, preview))
+    atexit.register(end_workers)
     ended = train(state, config, stream, folder, periodic)
     if ended != "finished":
         print(f"{ended}: saved at step {state.step}; the same command resumes")
     return 130 if ended == "SIGINT" else 0
+
+
+def end_workers() -> None:
+    """For an end by an unforeseen error: the loader's workers ignore the SIGTERM that multiprocessing ends them with,
+    and it would wait for them for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call this an error
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def check(config: RunConfig) -> None:

@@ -4,6 +4,7 @@ Its globals say what: SCRIPT, ARGUMENTS, CWD, OUTPUT (file for stdout and stderr
 run first.
 """
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -23,4 +24,7 @@ if __name__ == "__main__":  # not when pytest collects
     sys.argv = [job["SCRIPT"], *job["ARGUMENTS"]]
     sys.path[0] = os.path.dirname(job["SCRIPT"])
     exec(job["PRELUDE"])
-    runpy.run_path(job["SCRIPT"], run_name="__main__")
+    try:
+        runpy.run_path(job["SCRIPT"], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # a child of multiprocessing ends without them

@@ -62,7 +62,9 @@ def test_the_documentation_shows_how_to_train_and_to_sample():
 def test_every_flag_that_is_named_exists(page):
     known = {f"--{f}" for cls in CONFIGS.values() for f in flags.flatten(cls())} | {"--config", "--dry_run"}
     known |= {"--print_config", "--help", "--flag"}  # the last stands for any
-    for script in (*ROOT.glob("evaluations/*.py"), *ROOT.glob("datasets/*.py")):
+    for script in (
+        path for folder in ("benchmarks", "datasets", "evaluations") for path in ROOT.glob(f"{folder}/*.py")
+    ):
         known |= own_flags(script)
     assert set(re.findall(r"(?<![\w-])--\w\w+", page.read_text())) <= known
 

@@ -34,9 +34,7 @@ class ResultsFolder:
         for entry in entries.values():
             difference = _first_difference(entry, items, settings)
             if difference:
-                raise ValueError(
-                    f"{self.path}: holds other samples ({difference}); choose another folder or empty it"
-                )
+                raise ValueError(f"{self.path}: holds other samples ({difference}); choose another folder or empty it")
         return {index for index, entry in entries.items() if (self.path / entry["file"]).exists()}
 
     def entries(self) -> dict[int, dict]:

@@ -121,6 +121,28 @@ def test_a_run_stopped_by_a_signal_continues_bit_for_bit(
     assert_same_end(RunFolder(tmp_path), uninterrupted)
 
 
+FAIL_AT_STEP_1 = """
+import multiprocessing, os, signal
+from stay_diffusion.logger import Logger
+def failing(self, text):
+    print(text, flush=True)
+    {failure}
+Logger.line = failing
+"""
+FAILURES = {
+    "an error in a step": "raise RuntimeError('out of memory')",
+    "a killed worker": "[os.kill(p.pid, signal.SIGKILL) for p in multiprocessing.active_children()[:1]]",
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_an_unforeseen_error_ends_the_process_and_its_workers(run_script, command, tmp_path, failure):
+    prelude = FAIL_AT_STEP_1.format(failure=FAILURES[failure])
+    arguments = [*command, "--logdir", tmp_path, "--num_workers", 2, "--max_steps", 50]
+    output = run_script(TRAIN, *arguments, prelude=prelude, code=1).output
+    assert "step 1/50" in output and "step 50/50" not in output
+
+
 # The same command on a run that is there already
 
 

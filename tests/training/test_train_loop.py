@@ -73,7 +73,7 @@ def rows(folder):
 def test_a_batch_in_pieces_has_the_gradient_of_the_whole(new_state, tmp_path):
     gradients = []
     for microbatch in (-1, 2, 3):
-        config, state = new_state("isla_bg", batch_size=4, microbatch=microbatch, drop_rate=0.5)
+        config, state = new_state("isla_bg", batch_size=4, microbatch=microbatch, drop_rate=0.5, grad_clip=0.0)
         step(config, state, tmp_path)
         gradients.append([p.grad for p in state.model.parameters()])
     assert max(g.abs().max() for g in gradients[0]) > 1e-3
@@ -176,6 +176,15 @@ def test_what_is_saved_is_flat_tensors_and_loads_safely(new_state, tmp_path):
     torch.testing.assert_close(
         load_tensors(tmp_path / "ema_0.9.pt"), dict(state.emas[0].model.state_dict()), rtol=0, atol=0
     )
+
+
+def test_a_restored_state_remembers_its_place_and_its_best_loss(new_state, tmp_path):
+    config, state = new_state(max_steps=2)
+    state.best_val_loss = 0.125
+    run(config, state, RunFolder(tmp_path))
+    _, other = new_state()
+    other.restore(RunFolder(tmp_path), 2, config)
+    assert (other.step, other.samples, other.best_val_loss) == (2, 8, 0.125)
 
 
 def test_too_many_bad_steps_in_a_row_stop_with_advice_and_change_nothing(new_state, tmp_path):
