@@ -88,9 +88,6 @@ def settled(run: SampleRun, given: dict):
     sample, respacing = run.sample, run.diffusion.timestep_respacing
     if not sample.model_path:
         raise ValueError("--model_path: needed, the weights to sample from")
-    for name, least in (("batch_size", 1), ("num_steps", 1), ("num_samples", 0), ("seed", 0)):
-        if getattr(sample, name) < least:
-            raise ValueError(f"--{name} {getattr(sample, name)}: must be at least {least}")
     if sample.use_ddim:
         if given.get("sampler", "ddim") != "ddim":
             raise ValueError(f"--use_ddim True contradicts --sampler {sample.sampler}")

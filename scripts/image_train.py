@@ -1,9 +1,6 @@
 """Train a layout-to-image diffusion model. The same command again continues an interrupted run."""
 
-import atexit
 import logging
-import multiprocessing
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,21 +8,9 @@ from pathlib import Path
 from stay_diffusion.config import RunConfig
 from stay_diffusion.flags import contradictions, dump, flatten, load, parse, unflatten
 
-# Below these a run would hang, do nothing or divide by zero.
-LEAST = {
-    **dict.fromkeys(
-        ("batch_size", "log_interval", "save_interval", "max_bad_steps", "val_images", "preview_images"), 1
-    ),
-    **dict.fromkeys(("diffusion_steps", "num_res_blocks"), 1),
-    **dict.fromkeys(("max_steps", "lr_anneal_steps", "lr", "weight_decay", "grad_clip", "seed", "keep_checkpoints"), 0),
-    **dict.fromkeys(("val_interval", "preview_interval", "num_workers", "max_objects"), 0),
-}
-SHARES = ("drop_rate", "background_rate", "val_fraction", "min_visible", "dropout")
-
 
 def main() -> int:
     config, given, switches = parse(RunConfig, __doc__)
-    check(config)
     if switches["print_config"]:
         print(dump(config), end="")
         return 0
@@ -106,29 +91,10 @@ def main() -> int:
     if options.preview_interval:
         preview = TrainingPreview(preview_set, diffusion, folder.path, device)
         periodic.append(Periodic(options.preview_interval, preview))
-    atexit.register(end_workers)
     ended = train(state, config, stream, folder, periodic)
     if ended != "finished":
         print(f"{ended}: saved at step {state.step}; the same command resumes")
     return 130 if ended == "SIGINT" else 0
-
-
-def end_workers() -> None:
-    """For an end by an unforeseen error: the loader's workers ignore the SIGTERM that multiprocessing ends them with,
-    and it would wait for them for ever."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call this an error
-    for worker in multiprocessing.active_children():
-        worker.kill()
-
-
-def check(config: RunConfig) -> None:
-    options = flatten(config)
-    for name, least in LEAST.items():
-        if not options[name] >= least:
-            raise ValueError(f"--{name} {options[name]}: must be at least {least}")
-    for name in SHARES:
-        if not 0 <= options[name] <= 1:
-            raise ValueError(f"--{name} {options[name]}: must lie in [0, 1]")
 
 
 def continued(folder, given: dict, step: int) -> RunConfig:

@@ -6,8 +6,9 @@ Imports nothing heavy, so that `--help` is quick.
 from dataclasses import dataclass, field
 
 
-def option(default, help: str, choices: tuple = ()):
-    return field(default=default, metadata={"help": help, "choices": choices})
+def option(default, help: str, choices: tuple = (), least: float | None = None, most: float | None = None):
+    """A field that is a flag; values below `least` or above `most` are refused wherever they come from."""
+    return field(default=default, metadata={"help": help, "choices": choices, "least": least, "most": most})
 
 
 @dataclass(frozen=True)
@@ -17,18 +18,22 @@ class DataConfig:
     image_dir: str = option("", "where a VoTT project's images are, if not beside it")
     product_tags: tuple = option((), "tags that name products; none given: those that always cover the whole image")
     classes: tuple = option((), "defect classes in label order; none given: as the training data has them")
-    val_fraction: float = option(0.1, "share held out for validation where data_dir has no val folder")
+    val_fraction: float = option(0.1, "share held out for validation where data_dir has no val folder", least=0, most=1)
     crop_policy: str = option(
         "resize",
         "resize: whole image, aspect ignored; center, random: a square; object: native resolution around an object",
         ("resize", "center", "random", "object"),
     )
-    background_rate: float = option(0.0, "share of training's object crops taken anywhere: good texture")
+    background_rate: float = option(
+        0.0, "share of training's object crops taken anywhere: good texture", least=0, most=1
+    )
     random_flip: bool = option(False, "mirror left to right at random (not for oriented products)")
-    min_visible: float = option(0.25, "drop an object from the layout if a crop leaves less than this share of its box")
-    max_objects: int = option(0, "most objects per layout; 0: no limit")
+    min_visible: float = option(
+        0.25, "drop an object from the layout if a crop leaves less than this share of its box", least=0, most=1
+    )
+    max_objects: int = option(0, "most objects per layout; 0: no limit", least=0)
     max_objects_policy: str = option("error", "what to do with more objects", ("error", "largest", "random"))
-    num_workers: int = option(1, "loader processes per rank; 0: load in the training process")
+    num_workers: int = option(1, "loader processes per rank; 0: load in the training process", least=0)
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,13 @@ class ModelConfig:
     image_size: int = option(64, "side of the square images, a multiple of the network's stride")
     image_channels: int = option(3, "1 for grey images, 3 for colour", (1, 3))
     num_channels: int = option(128, "base width of the network, a multiple of 32")
-    num_res_blocks: int = option(2, "residual blocks per resolution")
+    num_res_blocks: int = option(2, "residual blocks per resolution", least=1)
     channel_mult: str = option("", "width multipliers per resolution, such as 1,2,3,4; empty: chosen by image_size")
     num_heads: int = option(4, "attention heads")
     num_heads_upsample: int = option(-1, "attention heads in the decoder; -1: num_heads")
     num_head_channels: int = option(-1, "channels per attention head, instead of num_heads; -1: off")
     attention_resolutions: str = option("16,8", "resolutions in pixels that have attention; empty: the middle only")
-    dropout: float = option(0.0, "dropout in the residual blocks")
+    dropout: float = option(0.0, "dropout in the residual blocks", least=0, most=1)
     class_cond: bool = option(True, "False: an unconditional model, without any layout")
     conditioning: str = option(
         "isla_bg",
@@ -87,7 +92,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    diffusion_steps: int = option(1000, "steps of the training process, T")
+    diffusion_steps: int = option(1000, "steps of the training process, T", least=1)
     noise_schedule: str = option("linear", "betas of the process", ("linear", "cosine"))
     learn_sigma: bool = option(False, "the network also predicts the variance")
     prediction: str = option("eps", "what the network predicts", ("eps", "x_start", "v"))
@@ -109,28 +114,28 @@ class DiffusionConfig:
 class TrainConfig:
     logdir: str = option("", "run folder; empty: $OPENAI_LOGDIR, else OUTPUT/stay_diffusion")
     resume_checkpoint: str = option("", "weights to start a fine-tune from (a run continues by the same command)")
-    max_steps: int = option(0, "stop after this many steps; 0: lr_anneal_steps, or for ever")
-    batch_size: int = option(1, "images per step and rank")
+    max_steps: int = option(0, "stop after this many steps; 0: lr_anneal_steps, or for ever", least=0)
+    batch_size: int = option(1, "images per step and rank", least=1)
     microbatch: int = option(-1, "images per forward pass; -1: batch_size")
-    lr: float = option(1e-4, "learning rate of AdamW")
-    lr_anneal_steps: int = option(0, "lower the learning rate linearly to 0 over this many steps; 0: constant")
-    weight_decay: float = option(0.0, "weight decay of AdamW")
-    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping")
+    lr: float = option(1e-4, "learning rate of AdamW", least=0)
+    lr_anneal_steps: int = option(0, "lower the learning rate linearly to 0 over this many steps; 0: constant", least=0)
+    weight_decay: float = option(0.0, "weight decay of AdamW", least=0)
+    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping", least=0)
     ema_rate: str = option("0.9999", "decay of the averaged weights; several: 0.999,0.9999")
-    drop_rate: float = option(0.0, "share of layouts replaced by no condition, for guidance")
+    drop_rate: float = option(0.0, "share of layouts replaced by no condition, for guidance", least=0, most=1)
     schedule_sampler: str = option("uniform", "which t to train on", ("uniform", "loss-second-moment"))
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
     use_fp16: bool = option(False, "the tradition's name for --precision fp16")
-    fp16_scale_growth: float = option(1e-3, "growth per step of fp16's log2 loss scale")
-    seed: int = option(0, "of weights, data order, noise")
-    log_interval: int = option(10, "steps between log lines")
-    save_interval: int = option(10000, "steps between checkpoints")
-    keep_checkpoints: int = option(3, "how many checkpoints to keep; 0: all")
-    val_interval: int = option(1000, "steps between validation losses; 0: never")
-    val_images: int = option(64, "validation images, with fixed noise; fewer if there are fewer")
-    preview_interval: int = option(1000, "steps between preview grids; 0: never")
-    preview_images: int = option(8, "layouts of a preview grid")
-    max_bad_steps: int = option(20, "stop after this many steps in a row without a finite gradient")
+    fp16_scale_growth: float = option(1e-3, "growth per step of fp16's log2 loss scale", least=0)
+    seed: int = option(0, "of weights, data order, noise", least=0)
+    log_interval: int = option(10, "steps between log lines", least=1)
+    save_interval: int = option(10000, "steps between checkpoints", least=1)
+    keep_checkpoints: int = option(3, "how many checkpoints to keep; 0: all", least=0)
+    val_interval: int = option(1000, "steps between validation losses; 0: never", least=0)
+    val_images: int = option(64, "validation images, with fixed noise; fewer if there are fewer", least=1)
+    preview_interval: int = option(1000, "steps between preview grids; 0: never", least=0)
+    preview_images: int = option(8, "layouts of a preview grid", least=1)
+    max_bad_steps: int = option(20, "stop after this many steps in a row without a finite gradient", least=1)
 
     @property
     def ema_rates(self) -> tuple[str, ...]:
@@ -149,16 +154,16 @@ class TrainConfig:
 class SampleConfig:
     model_path: str = option("", "weights, such as RUN/ema_0.9999.pt; config.json beside them describes the model")
     results_path: str = option("", "folder for samples, labels and manifest; empty: samples/ in the run folder")
-    num_samples: int = option(0, "images to make; 0: one per layout")
-    batch_size: int = option(16, "images at a time (does not change them)")
+    num_samples: int = option(0, "images to make; 0: one per layout", least=0)
+    batch_size: int = option(16, "images at a time (does not change them)", least=1)
     layouts: str = option("val", "val, train, or a file: a VoTT export or lines of JSON")
     s: float = option(1.0, "guidance scale: 1 is off (a model trained with drop_rate can go higher)")
     sampler: str = option("dpmpp_2m", "how to get from noise to images", ("ddpm", "ddim", "dpmpp_2m", "heun"))
-    num_steps: int = option(20, "sampling steps, even in log-SNR (timestep_respacing: other spacings)")
+    num_steps: int = option(20, "sampling steps, even in log-SNR (timestep_respacing: other spacings)", least=1)
     use_ddim: bool = option(False, "the tradition's name for --sampler ddim")
-    eta: float = option(0.0, "noise of ddim: 0 none, 1 as much as ddpm")
+    eta: float = option(0.0, "noise of ddim: 0 none, 1 as much as ddpm", least=0, most=1)
     clip_denoised: bool = option(True, "clamp each step's clean image to [-1, 1]")
-    seed: int = option(0, "image i is drawn from (seed, i), whatever the batch size")
+    seed: int = option(0, "image i is drawn from (seed, i), whatever the batch size", least=0)
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
     use_fp16: bool = option(False, "the tradition's name for --precision fp16")
     save_npz: bool = option(False, "also write samples_NxHxWxC.npz")

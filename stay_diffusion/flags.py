@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def unflatten(cls, values: dict, source: str = "config"):
             raise ValueError(f"{source}: {name} is {value!r}; expected {_describe(f)}")
         if f.metadata["choices"] and value not in f.metadata["choices"]:
             raise ValueError(f"{source}: {name} is {value!r}; choose one of {_listed(f.metadata['choices'])}")
+        _check_range(name, value, f.metadata["least"], f.metadata["most"])
         sections[section] = dataclasses.replace(sections[section], **{name: value})
     return cls(**sections)
 
@@ -115,6 +117,15 @@ def _parser(cls, description: str) -> argparse.ArgumentParser:
 def _is_empty_value(before: str, word: str) -> bool:
     """Whether a blank word is a flag's value, as in --attention_resolutions ""."""
     return not word and before.startswith("--") and "=" not in before
+
+
+def _check_range(name: str, value, least: float | None, most: float | None) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"--{name} {value}: must be a finite number")
+    if most is not None and not least <= value <= most:
+        raise ValueError(f"--{name} {value}: must lie in [{least}, {most}]")
+    if least is not None and value < least:
+        raise ValueError(f"--{name} {value}: must be at least {least}")
 
 
 def _reader(f):

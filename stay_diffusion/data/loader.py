@@ -1,6 +1,8 @@
 """Records in, batches of (images, Layout) out: in an order that depends only on the seed and the position."""
 
+import atexit
 import itertools
+import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -168,6 +170,9 @@ def _load(dataset: LayoutDataset, groups: Iterable, num_workers: int, pin_memory
         # Without its own generator, opening the iterator draws from torch's global one: resuming would differ.
         generator=torch.Generator(),
     )
+    if num_workers:
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)
     for batch in loader:
         if isinstance(batch, ValueError):
             raise batch
@@ -176,6 +181,13 @@ def _load(dataset: LayoutDataset, groups: Iterable, num_workers: int, pin_memory
 
 def _collate_or_error(samples: Sequence[Sample | ValueError]) -> Batch | ValueError:
     return next((sample for sample in samples if isinstance(sample, ValueError)), None) or collate(samples)
+
+
+def _end_workers() -> None:
+    # At an unforeseen end: workers ignore the SIGTERM that multiprocessing ends them with, and it would wait for ever.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call their end an error
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def _ignore_signals(worker: int) -> None:

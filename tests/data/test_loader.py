@@ -224,7 +224,7 @@ def test_validation_is_the_same_each_time(records):
 def test_workers_leave_an_interrupt_to_the_parent():
     handler = signal.getsignal(signal.SIGINT)
     try:
-        loader._ignore_interrupt(0)
+        loader._ignore_signals(0)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, handler)

@@ -239,7 +239,7 @@ def test_a_fine_tune_with_other_model_flags_is_one_line(run_script, tiny_data, f
         ("--log_interval 0", "--log_interval 0: must be at least 1"),
         ("--save_interval -1", "--save_interval -1: must be at least 1"),
         ("--seed -1", "--seed -1: must be at least 0"),
-        ("--lr nan", "--lr nan: must be at least 0"),
+        ("--lr nan", "--lr nan: must be a finite number"),
         ("--drop_rate 1.5", "--drop_rate 1.5: must lie in [0, 1]"),
         ("--ema_rate 1", "--ema_rate 1: rates lie in [0, 1)"),
         ("--batch_size 13", "--batch_size 13 but the data set has only 12"),
