@@ -6,6 +6,7 @@ Every step is a command that is printed before it runs, and each takes up what a
 import csv
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,7 @@ def commands(size: Size) -> list[list]:
 def main(name: str) -> int:
     size, started = SIZES[name], time.perf_counter()
     steps = commands(size)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # then subprocess.run ends the step it waits for
     for number, command in enumerate(steps, 1):
         words = [str(word) for word in command]
         shown = ["python", *(word.removeprefix(f"{ROOT}/") for word in words[1:])]

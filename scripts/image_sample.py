@@ -29,6 +29,12 @@ def main() -> int:
     weights = Path(sample.model_path)
     fallback = RunConfig(data=run.data, model=run.model, diffusion=run.diffusion)
     config = factory.trained_config(weights, given, fallback, "model_path")
+    if config is fallback:
+        print(f"note: no config.json beside {weights}: the model is what the flags say")
+    elif sample.s != 1 and not (config.train.drop_rate and config.model.class_cond):
+        logging.warning("--s %g: the model was not trained for guidance (--drop_rate)", sample.s)
+    if "num_steps" in given and sample.num_steps > config.diffusion.diffusion_steps:
+        raise ValueError(f"--num_steps {sample.num_steps}: the model knows {config.diffusion.diffusion_steps} steps")
     device = pick_device(sample.device)
     model = factory.load_trained(config, weights, device)
     vocabulary = factory.vocabulary_of(config)
@@ -105,3 +111,6 @@ if __name__ == "__main__":
         sys.exit(main())
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)

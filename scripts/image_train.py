@@ -44,7 +44,7 @@ def main() -> int:
     watched = max(
         options.val_images if options.val_interval else 0, options.preview_images if options.preview_interval else 0
     )
-    val_records = factory.read_split(config.data, "val")[0][:watched] if watched else []
+    val_records = held_out(config)[:watched] if watched else []
     train_set = factory.build_dataset(train_records, config, augment=True)
     val_set = factory.build_dataset(val_records[: options.val_images], config, augment=False)
     preview_set = factory.build_dataset(val_records[: options.preview_images], config, augment=False)
@@ -84,17 +84,31 @@ def main() -> int:
         num_workers=config.data.num_workers,
         pin_memory=device.type == "cuda",
     )
-    val_batches = list(in_order(val_set, options.batch_size)) if options.val_interval else []
     periodic = []
-    if options.val_interval:
+    if options.val_interval and val_records:
+        val_batches = list(in_order(val_set, options.batch_size))
         periodic.append(Periodic(options.val_interval, Validation(val_batches, folder, diffusion, options.seed)))
-    if options.preview_interval:
+    if options.preview_interval and val_records:
         preview = TrainingPreview(preview_set, diffusion, folder.path, device)
         periodic.append(Periodic(options.preview_interval, preview))
     ended = train(state, config, stream, folder, periodic)
-    if ended != "finished":
+    if ended == "finished":
+        print(f"finished; sample with --model_path {folder.file(state.emas[0].name).resolve()}")
+    else:
         print(f"{ended}: saved at step {state.step}; the same command resumes")
     return 130 if ended == "SIGINT" else 0
+
+
+def held_out(config: RunConfig) -> list:
+    """The validation records; none, with a warning, where the data are too few to hold any out."""
+    from stay_diffusion import factory
+    from stay_diffusion.data.datasets import EmptySplit
+
+    try:
+        return factory.read_split(config.data, "val")[0]
+    except EmptySplit as error:
+        logging.warning("%s: training without validation and previews", error)
+        return []
 
 
 def continued(folder, given: dict, step: int) -> RunConfig:
@@ -151,3 +165,6 @@ if __name__ == "__main__":
         sys.exit(main())
     except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)

@@ -1,5 +1,6 @@
 """The run folder: what is saved where, atomically; which checkpoint is the latest; strict loading."""
 
+import fcntl
 import hashlib
 import os
 import re
@@ -10,6 +11,8 @@ import torch
 
 from . import flags
 from .config import RunConfig
+
+_held: list = []  # open lock files
 
 
 class RunFolder:
@@ -34,6 +37,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"--logdir {self.path}: cannot be made: {error.strerror}") from None
+        lock(self.path)
         for leftover in self.path.glob("*.tmp"):
             leftover.unlink()
 
@@ -63,8 +67,16 @@ class RunFolder:
 
         weights: state dicts by name, "model" and "ema_RATE". A full disk raises OSError and leaves the others intact.
         """
-        for name, tensors in {**weights, "opt": optimizer, "state": state}.items():
-            save_tensors(self.file(name, step), tensors)
+        files = {
+            self.file(name, step): tensors for name, tensors in {**weights, "opt": optimizer, "state": state}.items()
+        }
+        try:
+            for file, tensors in files.items():
+                save_tensors(file, tensors)
+        except OSError:
+            for file in files:  # half a checkpoint would only keep the disk full
+                file.unlink(missing_ok=True)
+            raise
         self.point_to(step, weights)
         if keep:
             for old in self.steps()[:-keep]:
@@ -95,7 +107,25 @@ def atomic_write(path: Path, write: Callable) -> None:
 
 
 def save_tensors(path: Path, tensors: dict) -> None:
-    atomic_write(path, lambda file: torch.save(tensors, file))
+    try:
+        atomic_write(path, lambda file: torch.save(tensors, file))
+    except RuntimeError as error:  # torch's own, where the disk is full: its zip writer hides the OSError
+        raise OSError(f"{path}: cannot be written, is the disk full? ({str(error).splitlines()[0][:100]})") from None
+
+
+def lock(folder: Path) -> None:
+    """Takes a folder for this process until it ends, however it ends; ValueError if another process has it.
+
+    A record lock: the loader's workers, forked from this process, do not inherit it.
+    """
+    file = open(folder / ".lock", "w")  # noqa: SIM115, closing it would release the lock
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"{folder}: another process is writing to this folder") from None
+    except OSError:
+        return  # a file system without locks
+    _held.append(file)
 
 
 def load_tensors(path: Path) -> dict:

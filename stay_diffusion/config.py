@@ -65,6 +65,8 @@ class ModelConfig:
     def channel_multipliers(self) -> tuple[float, ...]:
         if self.channel_mult:
             multipliers = _numbers("channel_mult", self.channel_mult, float)
+            if not multipliers or not all(0 < m < 1000 for m in multipliers):
+                raise ValueError(f"--channel_mult {self.channel_mult}: expected positive numbers separated by commas")
             return tuple(int(m) if m == int(m) else m for m in multipliers)
         by_size = {512: (0.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 0: (1, 2, 3, 4)}
         return next(multipliers for size, multipliers in by_size.items() if self.image_size >= size)
@@ -85,6 +87,10 @@ class ModelConfig:
         return int(heads)
 
     def check(self) -> None:
+        if self.num_channels < 1:
+            raise ValueError(f"--num_channels {self.num_channels}: must be a positive multiple of 32")
+        if self.num_head_channels == 0 or self.num_head_channels < -1:
+            raise ValueError(f"--num_head_channels {self.num_head_channels}: must be positive, or -1 for off")
         stride = 2 ** (len(self.channel_multipliers) - 1)
         if self.image_size < stride or self.image_size % stride:
             raise ValueError(f"--image_size {self.image_size}: must be a multiple of {stride}, the network's stride")
@@ -116,7 +122,7 @@ class TrainConfig:
     resume_checkpoint: str = option("", "weights to start a fine-tune from (a run continues by the same command)")
     max_steps: int = option(0, "stop after this many steps; 0: lr_anneal_steps, or for ever", least=0)
     batch_size: int = option(1, "images per step and rank", least=1)
-    microbatch: int = option(-1, "images per forward pass; -1: batch_size")
+    microbatch: int = option(-1, "images per forward pass; -1: batch_size", least=-1)
     lr: float = option(1e-4, "learning rate of AdamW", least=0)
     lr_anneal_steps: int = option(0, "lower the learning rate linearly to 0 over this many steps; 0: constant", least=0)
     weight_decay: float = option(0.0, "weight decay of AdamW", least=0)
@@ -127,7 +133,7 @@ class TrainConfig:
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
     use_fp16: bool = option(False, "the tradition's name for --precision fp16")
     fp16_scale_growth: float = option(1e-3, "growth per step of fp16's log2 loss scale", least=0)
-    seed: int = option(0, "of weights, data order, noise", least=0)
+    seed: int = option(0, "of weights, data order, noise", least=0, most=2**63 - 1)
     log_interval: int = option(10, "steps between log lines", least=1)
     save_interval: int = option(10000, "steps between checkpoints", least=1)
     keep_checkpoints: int = option(3, "how many checkpoints to keep; 0: all", least=0)
@@ -139,10 +145,13 @@ class TrainConfig:
 
     @property
     def ema_rates(self) -> tuple[str, ...]:
-        for rate in _numbers("ema_rate", self.ema_rate, float):
+        rates = _numbers("ema_rate", self.ema_rate, float)
+        if not rates:
+            raise ValueError("--ema_rate: needs at least one rate, such as 0.9999")
+        for rate in rates:
             if not 0 <= rate < 1:
                 raise ValueError(f"--ema_rate {self.ema_rate}: rates lie in [0, 1)")
-        return tuple(rate.strip() for rate in self.ema_rate.split(","))
+        return tuple(rate.strip() for rate in self.ema_rate.split(",") if rate.strip())
 
     @property
     def last_step(self) -> int | None:
@@ -163,7 +172,7 @@ class SampleConfig:
     use_ddim: bool = option(False, "the tradition's name for --sampler ddim")
     eta: float = option(0.0, "noise of ddim: 0 none, 1 as much as ddpm", least=0, most=1)
     clip_denoised: bool = option(True, "clamp each step's clean image to [-1, 1]")
-    seed: int = option(0, "image i is drawn from (seed, i), whatever the batch size", least=0)
+    seed: int = option(0, "image i is drawn from (seed, i), whatever the batch size", least=0, most=2**63 - 1)
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
     use_fp16: bool = option(False, "the tradition's name for --precision fp16")
     save_npz: bool = option(False, "also write samples_NxHxWxC.npz")

@@ -51,7 +51,12 @@ def read_split(data: DataConfig, split: str) -> tuple[list[ImageRecord], Vocabul
 
 def with_vocabulary(config: RunConfig, vocabulary: Vocabulary) -> RunConfig:
     """The configuration that names its classes and products, as it is saved."""
-    return replace(config, data=replace(config.data, classes=vocabulary.classes, product_tags=vocabulary.products))
+    names = {"classes": vocabulary.classes, "product_tags": vocabulary.products}
+    # Absolute, so that sampling finds the data from wherever it is started.
+    folders = {
+        name: str(Path(value).resolve()) for name in ("data_dir", "image_dir") if (value := getattr(config.data, name))
+    }
+    return replace(config, data=replace(config.data, **names, **folders))
 
 
 def vocabulary_of(config: RunConfig) -> Vocabulary:

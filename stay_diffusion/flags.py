@@ -122,10 +122,10 @@ def _is_empty_value(before: str, word: str) -> bool:
 def _check_range(name: str, value, least: float | None, most: float | None) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"--{name} {value}: must be a finite number")
-    if most is not None and not least <= value <= most:
-        raise ValueError(f"--{name} {value}: must lie in [{least}, {most}]")
     if least is not None and value < least:
         raise ValueError(f"--{name} {value}: must be at least {least}")
+    if most is not None and value > most:
+        raise ValueError(f"--{name} {value}: must be at most {most}")
 
 
 def _reader(f):

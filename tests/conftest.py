@@ -31,14 +31,15 @@ def run_script(tmp_path_factory):
     context.set_forkserver_preload(PRELOADED)
     logs, number = tmp_path_factory.mktemp("logs"), itertools.count()
 
-    def run(script, *arguments, code=0, prelude="") -> Ended:
+    def run(script, *arguments, code=0, prelude="", cwd=logs, environment=None) -> Ended:
         log = logs / f"{next(number)}.txt"
         job = {
             "SCRIPT": str(ROOT / script),
             "ARGUMENTS": [str(word) for word in arguments],
-            "CWD": str(logs),
+            "CWD": str(cwd),
             "OUTPUT": str(log),
             "PRELUDE": prelude,
+            "ENVIRONMENT": environment or {},
         }
         process = context.Process(target=runpy.run_path, args=(str(ROOT / "tests/forked_script.py"), job, "__main__"))
         process.start()

@@ -1,7 +1,7 @@
 """Runs one script in a process forked from a server that has imported torch already (see conftest.run_script).
 
-Its globals say what: SCRIPT, ARGUMENTS, CWD, OUTPUT (file for stdout and stderr) and PRELUDE, Python to
-run first.
+Its globals say what: SCRIPT, ARGUMENTS, CWD, OUTPUT (file for stdout and stderr), ENVIRONMENT (what to add
+to it) and PRELUDE, Python to run first.
 """
 
 import atexit
@@ -18,7 +18,7 @@ if __name__ == "__main__":  # not when pytest collects
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.chdir(job["CWD"])
-    os.environ["OPENAI_LOG_FORMAT"] = "stdout,log,csv"
+    os.environ.update({"OPENAI_LOG_FORMAT": "stdout,log,csv", **job["ENVIRONMENT"]})
     torch.set_num_threads(1)
     multiprocessing.set_start_method(None, force=True)  # the server's is not what a script finds on its own
     sys.argv = [job["SCRIPT"], *job["ARGUMENTS"]]

@@ -19,7 +19,12 @@ Reader = Callable[[Path, Path | None], tuple[list[ImageRecord], list[str]]]
 
 DATASETS: dict[str, Reader] = {"sdi": vott.read}
 
+
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation")}
+
+
+class EmptySplit(AnnotationError):
+    """There are pictures, but none of them is in the split that was asked for."""
 
 
 def load_records(
@@ -33,7 +38,7 @@ def load_records(
 ) -> tuple[list[ImageRecord], Vocabulary]:
     """The records of one split, products assigned, and the vocabulary: `classes` if given, else what the data says.
 
-    Split folders are used where there are any; otherwise the names of the files decide, `val_fraction` of them for
+    Split folders are used where there are both; otherwise the names of the files decide, `val_fraction` of them for
     "val". Without `product_tags` and `classes` the products are the tags that always cover the whole image.
     Raises AnnotationError where a folder or split is missing or empty, or a tag is unknown.
     """
@@ -56,7 +61,7 @@ def load_records(
         records = [record for record in records if _is_validation(record, val_fraction) == (split == "val")]
     if not records:
         how = "" if is_split else f" (by name, --val_fraction {val_fraction:g})"
-        raise AnnotationError(f"{folder}: no images for the {split} split{how}")
+        raise EmptySplit(f"{folder}: no images for the {split} split{how}")
     _check_names(records, vocabulary)
     return records, vocabulary
 
@@ -71,12 +76,18 @@ def _split_candidates(data_dir: Path, split: str) -> list[Path]:
 
 
 def _annotation_folder(data_dir: Path, split: str) -> tuple[Path, bool]:
-    """Where the annotations of a split are, and whether that folder holds nothing else."""
+    """Where the annotations of a split are, and whether that folder holds nothing else.
+
+    A train folder without a val folder holds both: some of it is held out.
+    """
     if not data_dir.exists():  # one annotation file is as good as a folder
         raise AnnotationError(f"--data_dir {data_dir}: no such folder or file")
+    train, val = (find_split(data_dir, name) for name in ("train", "val"))
+    if train and not val:
+        return train, False
     if folder := find_split(data_dir, split):
         return folder, True
-    if any(find_split(data_dir, other) for other in SPLIT_FOLDERS):
+    if find_split(data_dir, "val"):
         looked_for = ", ".join(path.relative_to(data_dir).as_posix() for path in _split_candidates(data_dir, split))
         raise AnnotationError(f"{data_dir}: no folder for the {split} split; looked for {looked_for}")
     return data_dir, False

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..checkpoint import atomic_write
+from ..checkpoint import atomic_write, lock
 from ..data.annotations import Box, ImageRecord, Vocabulary
 from ..data.formats import vott
 from ..data.images import to_pil
@@ -55,6 +55,7 @@ class ResultsFolder:
     def open(self) -> None:
         for name in ("samples", "images", "labels"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
+        lock(self.path)
         # Rewritten without a torn last line, so that appending starts on a fresh one.
         self._write_manifest(self.entries())
 

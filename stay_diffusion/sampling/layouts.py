@@ -1,7 +1,6 @@
 """Where the layouts to sample come from: a split of the data, or a file."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -111,7 +110,7 @@ def _from_lines(path: Path) -> list[LayoutItem]:
         try:
             entry = json.loads(line)
             layout = entry.get("layout", entry)
-            objects = tuple(Box(o["label"], *(float(x) for x in o["box"])) for o in layout.get("objects", []))
+            objects = tuple(Box(o["label"], *(float(x) for x in o["box"])) for o in layout["objects"])
             stem, product = str(entry.get("stem", f"layout{number:05d}")), layout.get("product")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise AnnotationError(
@@ -122,7 +121,8 @@ def _from_lines(path: Path) -> list[LayoutItem]:
             raise AnnotationError(f"{path}, line {number}: the stem {stem!r} cannot be a file's name")
         for box in objects:
             inside = box.x0 < min(box.x1, 1) and box.y0 < min(box.y1, 1) and min(box.x1, box.y1) > 0
-            if not (inside and all(map(math.isfinite, (box.x0, box.y0, box.x1, box.y1)))):
+            # Objects may be cut by the border; numbers far beyond it are pixels by mistake.
+            if not (inside and all(-1 <= edge <= 2 for edge in (box.x0, box.y0, box.x1, box.y1))):
                 raise AnnotationError(
                     f"{path}, line {number}: box {[box.x0, box.y0, box.x1, box.y1]} of {box.label!r} is empty or "
                     "outside the picture (x0 y0 x1 y1 in [0, 1])"

@@ -69,8 +69,11 @@ class TrainingState:
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state["cuda_rng"])
-        self.timestep_sampler.load_state_dict(state["timestep_sampler"])
-        self.scaler.load_state_dict(state["scaler"])
+        # Another --schedule_sampler or --precision than before starts afresh.
+        if state["timestep_sampler"].keys() == self.timestep_sampler.state_dict().keys():
+            self.timestep_sampler.load_state_dict(state["timestep_sampler"])
+        if state["scaler"].keys() == self.scaler.state_dict().keys():
+            self.scaler.load_state_dict(state["scaler"])
         folder.point_to(step, ["model", *(ema.name for ema in self.emas)])
 
 

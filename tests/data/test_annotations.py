@@ -205,12 +205,20 @@ def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
         load_records("sdi", tmp_path / "nowhere", "train")
 
 
-def test_a_missing_split_folder_is_an_error_with_what_was_looked_for(tmp_path, read):
-    (tmp_path / "train").mkdir()
+def test_a_missing_train_folder_is_an_error_with_what_was_looked_for(tmp_path, read):
+    (tmp_path / "val").mkdir()
     read([record("1")])
-    assert load_records("sdi", tmp_path, "train")[0]
-    with pytest.raises(AnnotationError, match="no folder for the val split; looked for val, validation, images/val"):
-        load_records("sdi", tmp_path, "val")
+    assert load_records("sdi", tmp_path, "val")[0]
+    with pytest.raises(AnnotationError, match="no folder for the train split; looked for train, training, images/tr"):
+        load_records("sdi", tmp_path, "train")
+
+
+def test_a_train_folder_alone_holds_the_validation_pictures_too(tmp_path, read):
+    (tmp_path / "train").mkdir()
+    read([record(str(i), SPOT) for i in range(40)])
+    train, val = (load_records("sdi", tmp_path, split, val_fraction=0.3)[0] for split in ("train", "val"))
+    assert train and val and not {r.stem for r in train} & {r.stem for r in val}
+    assert len(train) + len(val) == 40
 
 
 def test_an_empty_split_is_an_error_only_when_asked_for(tmp_path, read):

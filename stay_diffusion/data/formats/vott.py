@@ -39,7 +39,7 @@ def read(
     for file in _annotation_files(folder):
         project = _load(file, key="assets")
         try:
-            tags |= dict.fromkeys(tag["name"] for tag in project.get("tags") or ())
+            tags |= dict.fromkeys(str(tag["name"]) for tag in project.get("tags") or ())
             for asset, regions in _looked_at(file, project, skipped):
                 image = find_image(file, asset, image_dir, indexes, required=require_images)
                 if require_images and image in sources:
@@ -51,7 +51,9 @@ def read(
                 width, height = _size(file, asset, image)
                 boxes = tuple(_boxes(regions, width, height, f"{image} in {file}", skipped))
                 records.append(ImageRecord(image, width, height, boxes))
-        except (KeyError, TypeError, AttributeError) as error:
+        except AnnotationError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise AnnotationError(f"{file}: not in VoTT's shape ({type(error).__name__}: {error})") from error
     for kind, where in skipped.items():
         logger.warning("%s: skipped %d %s (first: %s)", folder, len(where), kind, where[0])
@@ -139,7 +141,7 @@ def _looked_at(file: Path, project: dict, skipped: Skipped) -> Iterator[tuple[di
 
 def _boxes(regions: list[dict], width: int, height: int, where: str, skipped: Skipped) -> Iterator[Box]:
     for region in regions:
-        tags = list(dict.fromkeys(region.get("tags") or ()))
+        tags = list(dict.fromkeys(map(str, region.get("tags") or ())))
         bounds = _bounds(region)
         kind = str(region.get("type", "RECTANGLE")).upper()
         if not tags:
