@@ -5,7 +5,6 @@ python datasets/synthetic_sdi.py --out DIR    writes DIR/{train,val}/vott-json-e
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from stay_diffusion.command import run_command
 from stay_diffusion.data.annotations import Box, ImageRecord
 from stay_diffusion.data.formats import vott
 
@@ -240,11 +240,8 @@ def main() -> None:
     parser.add_argument("--num_val", type=int, default=64, help="pictures to compare with")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
     parser.add_argument("--workers", type=int, default=2, help="threads; the pictures do not depend on it")
-    try:
-        generate(**vars(parser.parse_args()))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    generate(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -11,8 +11,6 @@ that outside the boxes of its picture, or under 2 grey levels.
 
 import argparse
 import json
-import logging
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -24,6 +22,7 @@ from PIL import Image
 
 from stay_diffusion import factory
 from stay_diffusion.checkpoint import atomic_write, sha256
+from stay_diffusion.command import run_command
 from stay_diffusion.config import RunConfig, SampleConfig
 from stay_diffusion.data.annotations import Box, Vocabulary
 from stay_diffusion.device import pick_device
@@ -216,8 +215,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

@@ -20,7 +20,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from stay_diffusion.command import run_command
 from stay_diffusion.data.images import IMAGE_SUFFIXES, read_image, to_tensor
+from stay_diffusion.device import pick_device
 from stay_diffusion.torchvision_cpu import import_torchvision
 
 # torchvision's builder and the enum of its ImageNet weights, for each backbone the lpips package knows.
@@ -229,17 +231,9 @@ def parse_arguments() -> argparse.Namespace:
         raise ValueError(f"--image_size {args.image_size}: the network needs 32 or more")
     if args.json and not args.json.resolve().parent.is_dir():
         raise ValueError(f"--json {args.json}: no such folder")
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {args.device}: {str(error).partition(chr(10))[0]}") from error
+    pick_device(args.device)
     return args
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ModuleNotFoundError as error:
-        sys.exit(f"error: {error.name} is not installed: pip install 'stay-diffusion[eval]'")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

@@ -19,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from stay_diffusion.command import run_command
 from stay_diffusion.data.images import IMAGE_SUFFIXES
+from stay_diffusion.device import pick_device
 
 # The two sides where none are given on the command line.
 path1 = ""
@@ -197,10 +199,7 @@ def parse_arguments() -> argparse.Namespace:
             raise ValueError(f"--{name} {value}: must be 1 or more")
     if args.json and not args.json.resolve().parent.is_dir():
         raise ValueError(f"--json {args.json}: no such folder")
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {args.device}: {str(error).partition(chr(10))[0]}") from error
+    pick_device(args.device)
     if args.compat and args.image_size:
         raise ValueError(
             f"--image_size {args.image_size}: --compat {args.compat} has its own size, {inception.OASIS_SIZE}"
@@ -209,9 +208,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ModuleNotFoundError as error:
-        sys.exit(f"error: {error.name} is not installed: pip install 'stay-diffusion[eval]'")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

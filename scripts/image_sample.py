@@ -2,10 +2,10 @@
 
 import json
 import logging
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+from stay_diffusion.command import run_command
 from stay_diffusion.config import RunConfig, SampleRun
 from stay_diffusion.flags import dump, parse
 
@@ -106,11 +106,4 @@ def settled(run: SampleRun, given: dict):
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

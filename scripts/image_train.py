@@ -1,10 +1,10 @@
 """Train a layout-to-image diffusion model. The same command again continues an interrupted run."""
 
 import logging
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+from stay_diffusion.command import run_command
 from stay_diffusion.config import RunConfig
 from stay_diffusion.flags import contradictions, dump, flatten, load, parse, unflatten
 
@@ -160,11 +160,4 @@ def draw_batch(train_set, batch_size: int, seed: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
-    try:
-        sys.exit(main())
-    except (ValueError, FloatingPointError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)
