@@ -4,7 +4,6 @@ python evaluations/lpips.py GENERATED_IMAGES_DIR
 """
 
 import argparse
-import hashlib
 import importlib
 import itertools
 import json
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from stay_diffusion.checkpoint import sha256
 from stay_diffusion.command import run_command
 from stay_diffusion.data.images import IMAGE_SUFFIXES, read_image, to_tensor
 from stay_diffusion.device import pick_device
@@ -184,8 +184,7 @@ def protocol(
     """All that the number depends on."""
     files = {}
     for key, path in (("linear", linear), ("backbone", backbone)):
-        with path.open("rb") as file:
-            files |= {key: str(path.resolve()), f"{key}_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        files |= {key: str(path.resolve()), f"{key}_sha256": sha256(path)}
     return {
         "runs": {str(run.resolve()): len(run_names) for run, run_names in zip(runs, names, strict=True)},
         "net": f"{args.net} v0.1",
@@ -224,14 +223,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--compat", choices=["sdm"], help=f"sdm: resized to --image_size, then {SDM_SIZE}, and normalised twice"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the number and its protocol to this file")
     args = parser.parse_args()
     if args.image_size < 32:
         raise ValueError(f"--image_size {args.image_size}: the network needs 32 or more")
     if args.json and not args.json.resolve().parent.is_dir():
         raise ValueError(f"--json {args.json}: no such folder")
-    pick_device(args.device)
+    args.device = pick_device(args.device)
     return args
 
 

@@ -4,7 +4,6 @@ python evaluations/test_with_FID.py REAL GENERATED
 """
 
 import argparse
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from stay_diffusion.checkpoint import sha256
 from stay_diffusion.command import run_command
 from stay_diffusion.data.images import IMAGE_SUFFIXES
 from stay_diffusion.device import pick_device
@@ -149,11 +149,7 @@ def protocol(sides: Sequence[Side], weights: Path | None, args: argparse.Namespa
         facts |= {name: side.path, f"{name}_images": len(side.items) or None, f"{name}_sizes": sizes or None}
     facts |= {"features": f"Inception 2015-12-05 pool3 ({inception.FEATURES})" if weights else "as stored"}
     if weights:
-        with weights.open("rb") as file:
-            facts |= {
-                "weights": str(weights.resolve()),
-                "weights_sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-            }
+        facts |= {"weights": str(weights.resolve()), "weights_sha256": sha256(weights)}
         first = f"bicubic to {args.image_size}, then " if args.image_size else ""
         facts |= {"resize": first + inception.RESIZES[args.compat], "compat": args.compat}
     return facts | {"versions": {name: version(name) for name in ("torch", "torch-fidelity", "numpy", "pillow")}}
@@ -187,7 +183,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--compat", choices=[name for name in inception.PROTOCOLS if name], help=f"oasis: {inception.RESIZES['oasis']}"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the number and its protocol to this file")
     args = parser.parse_args()
     args.paths = args.paths or [path for path in (path1, path2) if path]
@@ -199,7 +195,7 @@ def parse_arguments() -> argparse.Namespace:
             raise ValueError(f"--{name} {value}: must be 1 or more")
     if args.json and not args.json.resolve().parent.is_dir():
         raise ValueError(f"--json {args.json}: no such folder")
-    pick_device(args.device)
+    args.device = pick_device(args.device)
     if args.compat and args.image_size:
         raise ValueError(
             f"--image_size {args.image_size}: --compat {args.compat} has its own size, {inception.OASIS_SIZE}"

@@ -28,7 +28,7 @@ def main() -> int:
     # The trained model
     weights = Path(sample.model_path)
     fallback = RunConfig(data=run.data, model=run.model, diffusion=run.diffusion)
-    config = factory.trained_config(weights, given, fallback, "model_path")
+    config = factory.trained_config(weights, given, fallback, "model_path", free=("timestep_respacing",))
     if config is fallback:
         print(f"note: no config.json beside {weights}: the model is what the flags say")
     elif sample.s != 1 and not (config.train.drop_rate and config.model.class_cond):

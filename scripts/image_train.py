@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stay_diffusion.command import run_command
 from stay_diffusion.config import RunConfig
-from stay_diffusion.flags import contradictions, dump, flatten, load, parse, unflatten
+from stay_diffusion.flags import VOCABULARY, contradictions, dump, flatten, load, parse, unflatten
 
 
 def main() -> int:
@@ -114,8 +114,7 @@ def held_out(config: RunConfig) -> list:
 def continued(folder, given: dict, step: int) -> RunConfig:
     """The folder's own configuration with what was given on top, where that can still change."""
     saved = load(folder.config_file)
-    fixed = contradictions(given, saved, ("model", "diffusion"))
-    fixed += contradictions({k: given[k] for k in ("classes", "product_tags") if given.get(k)}, saved, ("data",))
+    fixed = contradictions(given, saved)
     if fixed:
         raise ValueError(f"{folder.path} holds a run at step {step}: {'; '.join(fixed)}; choose another --logdir")
     start = Path(given.get("resume_checkpoint", ""))
@@ -124,7 +123,8 @@ def continued(folder, given: dict, step: int) -> RunConfig:
             f"--resume_checkpoint {start}: this folder continues from its latest step, {step}; choose another --logdir "
             "to start from an earlier one"
         )
-    return unflatten(RunConfig, {**flatten(saved), **given})
+    changed = {name: value for name, value in given.items() if name not in VOCABULARY}
+    return unflatten(RunConfig, {**flatten(saved), **changed})
 
 
 def started(weights: str | None, resumed_step: int) -> str:

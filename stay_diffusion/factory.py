@@ -9,7 +9,7 @@ from .data.annotations import ImageRecord, Vocabulary
 from .data.datasets import load_records
 from .data.loader import LayoutDataset
 from .diffusion.gaussian_diffusion import GaussianDiffusion
-from .flags import contradictions
+from .flags import VOCABULARY, contradictions
 from .models.unet import UNet
 
 
@@ -82,24 +82,22 @@ def build_dataset(records: list[ImageRecord], config: RunConfig, augment: bool) 
     )
 
 
-def trained_config(weights: Path, given: dict, fallback: RunConfig, flag: str) -> RunConfig:
+def trained_config(weights: Path, given: dict, fallback: RunConfig, flag: str, free: tuple[str, ...] = ()) -> RunConfig:
     """The configuration that weights were trained with: config.json beside them, else `fallback`, from the flags.
 
-    Model and diffusion options in `given` are assertions: a contradiction is an error naming flag, value and trained
-    value. Data options that were given (another folder, say) replace the trained ones, the vocabulary excepted.
+    Model and diffusion options in `given`, less `free`, are assertions: a contradiction is an error naming flag, value
+    and trained value. Data options that were given (another folder, say) replace the trained ones, but for the
+    vocabulary.
     """
     if not weights.is_file():
         raise ValueError(f"--{flag} {weights}: no such file")
     trained = config_beside(weights)
     if trained is None:
         return fallback
-    problems = contradictions(given, trained, ("model", "diffusion"), free=("timestep_respacing",))
-    problems += contradictions(
-        {name: given[name] for name in ("classes", "product_tags") if name in given}, trained, ("data",)
-    )
+    problems = contradictions(given, trained, free)
     if problems:
         raise ValueError(f"{weights}: {'; '.join(problems)}")
-    data_options = {name: value for name, value in given.items() if hasattr(trained.data, name)}
+    data_options = {k: value for k, value in given.items() if hasattr(trained.data, k) and k not in VOCABULARY}
     return replace(trained, data=replace(trained.data, **data_options))
 
 

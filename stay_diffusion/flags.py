@@ -10,6 +10,9 @@ from pathlib import Path
 
 from .config import RunConfig
 
+# A trained network's labels stand for these names: what was given is held against them and never replaces them.
+VOCABULARY = ("classes", "product_tags")
+
 
 def flatten(run) -> dict:
     """A run's options by flag name, as config.json has them."""
@@ -75,13 +78,16 @@ def parse(cls, description: str, argv: list[str] | None = None):
     return unflatten(cls, values, switches["config"] or "flags"), values, switches
 
 
-def contradictions(given: dict, trained: RunConfig, sections: tuple[str, ...], free: tuple[str, ...] = ()) -> list[str]:
-    """One line for each option of some sections that was given and differs from the trained value."""
-    names = {f.name for section in sections for f in dataclasses.fields(getattr(trained, section))} - set(free)
+def contradictions(given: dict, trained: RunConfig, free: tuple[str, ...] = ()) -> list[str]:
+    """One line for each option that makes the network what it is, was given, and differs from the trained value.
+
+    Those are the model's, the diffusion's and the vocabulary, less `free`; an empty vocabulary claims nothing.
+    """
+    fixed = {f.name for section in (trained.model, trained.diffusion) for f in dataclasses.fields(section)} - set(free)
     have = flatten(trained)
     return [
         f"--{name} {_text(given[name])} contradicts the trained model's {_text(have[name])}"
-        for name in sorted(names & given.keys())
+        for name in sorted((fixed | {name for name in VOCABULARY if given.get(name)}) & given.keys())
         if (tuple(given[name]) if isinstance(have[name], tuple) else given[name]) != have[name]
     ]
 

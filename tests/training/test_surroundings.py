@@ -74,6 +74,26 @@ def test_a_run_remembers_where_its_data_are_from_any_folder(tmp_path, tiny_data,
 
 def test_an_interrupted_sampling_says_so_in_one_line(run_script, tmp_path):
     save_tensors(tmp_path / "model.pt", {})
-    prelude = "import stay_diffusion.factory as f\ndef stop(*_): raise KeyboardInterrupt\nf.trained_config = stop"
+    prelude = "import stay_diffusion.factory as f\ndef stop(*_, **__): raise KeyboardInterrupt\nf.trained_config = stop"
     output = run_script(SAMPLE, "--model_path", tmp_path / "model.pt", prelude=prelude, code=130).output
     assert "the same command continues" in output and "Traceback" not in output
+
+
+def test_an_empty_vocabulary_in_a_preset_leaves_the_trained_one(run_script, command, tmp_path):
+    run_script(TRAIN, *command, "--logdir", tmp_path, "--max_steps", 1)
+    trained = json.loads((tmp_path / "config.json").read_text())
+    preset = tmp_path / "preset.json"
+    preset.write_text(json.dumps({"classes": [], "product_tags": []}))
+    arguments = ["--config", preset, "--logdir", tmp_path, "--max_steps", 2]
+    run_script(TRAIN, *command, *arguments)
+    assert json.loads((tmp_path / "config.json").read_text())["classes"] == trained["classes"] != []
+    tuned = [*command, "--config", preset, "--resume_checkpoint", tmp_path / "model.pt", "--max_steps", 1]
+    run_script(TRAIN, *tuned, "--logdir", tmp_path / "tuned")
+    assert json.loads((tmp_path / "tuned/config.json").read_text())["classes"] == trained["classes"]
+
+
+def test_a_fine_tune_with_another_respacing_is_refused_and_not_ignored(run_script, command, tmp_path):
+    run_script(TRAIN, *command, "--logdir", tmp_path, "--max_steps", 1)
+    tuned = [*command, "--resume_checkpoint", tmp_path / "model.pt", "--timestep_respacing", "10"]
+    output = run_script(TRAIN, *tuned, "--logdir", tmp_path / "tuned", code=1).output
+    assert output.splitlines()[-1].endswith("--timestep_respacing 10 contradicts the trained model's ")
