@@ -153,6 +153,7 @@ def sample_good_parts(folder: Path, items: list[LayoutItem], settings: dict, bat
             device,
             on_image=lambda index, item, image: results.add(index, item, image, settings),
             done=done,
+            run=settings.get("run", 0),
         )
     return results.path / "samples"
 

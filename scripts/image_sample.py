@@ -3,10 +3,11 @@
 import json
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from stay_diffusion.command import run_command
-from stay_diffusion.config import RunConfig, SampleRun
+from stay_diffusion.config import RunConfig, SampleConfig, SampleRun
 from stay_diffusion.flags import dump, parse
 
 
@@ -19,17 +20,16 @@ def main() -> int:
 
     # Imported only now, so that --help and mistyped flags answer at once.
     from stay_diffusion import factory
-    from stay_diffusion.checkpoint import sha256
+    from stay_diffusion.checkpoint import config_beside, sha256
     from stay_diffusion.device import pick_device, resolve_precision
     from stay_diffusion.sampling.export import ResultsFolder
     from stay_diffusion.sampling.generate import generate_all
-    from stay_diffusion.sampling.layouts import choose, from_dataset, from_file
 
     # The trained model
     weights = Path(sample.model_path)
     fallback = RunConfig(data=run.data, model=run.model, diffusion=run.diffusion)
     config = factory.trained_config(weights, given, fallback, "model_path", free=("timestep_respacing",))
-    if config is fallback:
+    if config_beside(weights) is None:
         print(f"note: no config.json beside {weights}: the model is what the flags say")
     elif sample.s != 1 and not (config.train.drop_rate and config.model.class_cond):
         logging.warning("--s %g: the model was not trained for guidance (--drop_rate)", sample.s)
@@ -41,14 +41,10 @@ def main() -> int:
     shape = (config.model.image_channels, config.model.image_size, config.model.image_size)
 
     # What to make
-    if sample.layouts in ("train", "val"):
-        records, _ = factory.read_split(config.data, sample.layouts)
-        available = from_dataset(factory.build_dataset(records, config, augment=False))
-    else:
-        available = from_file(Path(sample.layouts), vocabulary)
-    items = choose(available, sample.num_samples)
+    items, num_layouts = wanted(sample, config)
     settings = {
         "seed": sample.seed,
+        "run": 0,
         "s": sample.s,
         "sampler": sample.sampler,
         "timestep_respacing": respacing,
@@ -59,34 +55,53 @@ def main() -> int:
         "checkpoint": str(weights.resolve()),
         "checkpoint_sha256": sha256(weights),
     }
-
-    # Where, and what of it is done already
-    results = ResultsFolder(Path(sample.results_path or weights.parent / "samples"), vocabulary)
-    done = results.done(items, settings)
-    print(f"{len(items)} images from {len(available)} layouts ({sample.layouts}), {len(done)} of them done already")
+    print(f"{len(items)} images from {num_layouts} layouts ({sample.layouts})")
     print(f"weights: {settings['checkpoint']} (sha256 {settings['checkpoint_sha256'][:12]})")
-    if switches["dry_run"]:
-        print(json.dumps(settings, indent=2))
-        return 0
 
-    # Make them
-    results.open()
-    generate_all(
-        model,
-        factory.build_diffusion(config.diffusion),
-        items,
-        vocabulary,
-        shape,
-        sample,
-        respacing,
-        device,
-        on_image=lambda index, item, image: results.add(index, item, image, settings),
-        done=done,
-    )
-    results.finish(items, sample.save_npz)
-    print(f"samples, labels and manifest: {results.path.resolve()}")
-    print(f"contact sheet: {(results.path / 'preview.png').resolve()}")
+    # Make them, once or several times
+    place = Path(sample.results_path or weights.parent / "samples")
+    for run_index in range(sample.num_runs):
+        results = ResultsFolder(place / f"run{run_index}" if sample.num_runs > 1 else place, vocabulary)
+        of_run = {**settings, "run": run_index}
+        done = results.done(items, of_run)
+        print(f"{results.path.resolve()}: {len(done)} of {len(items)} done already", flush=True)
+        if switches["dry_run"]:
+            print(json.dumps(of_run, indent=2))
+            continue
+        results.open()
+        generate_all(
+            model,
+            factory.build_diffusion(config.diffusion),
+            items,
+            vocabulary,
+            shape,
+            sample,
+            respacing,
+            device,
+            on_image=partial(results.add, settings=of_run),
+            done=done,
+            run=run_index,
+        )
+        results.finish(items, sample.save_npz)
+        print(f"samples, labels and manifest: {results.path.resolve()}")
+        print(f"contact sheet: {(results.path / 'preview.png').resolve()}")
     return 0
+
+
+def wanted(sample: SampleConfig, config: RunConfig) -> tuple[list, int]:
+    """What to make, item by item, and from how many layouts."""
+    from stay_diffusion import factory
+    from stay_diffusion.sampling.layouts import choose, from_dataset, from_file, from_nothing
+
+    vocabulary = factory.vocabulary_of(config)
+    if sample.layouts not in ("train", "val"):
+        available = from_file(Path(sample.layouts), vocabulary)
+    elif config.data.data_dir or config.model.takes_objects:
+        records, _ = factory.read_split(config.data, sample.layouts)
+        available = from_dataset(factory.build_dataset(records, config, augment=False), sample.num_samples)
+    else:
+        available = from_nothing(sample.num_samples, vocabulary, sample.seed)
+    return choose(available, sample.num_samples), len(available)
 
 
 def settled(run: SampleRun, given: dict):
@@ -94,6 +109,10 @@ def settled(run: SampleRun, given: dict):
     sample, respacing = run.sample, run.diffusion.timestep_respacing
     if not sample.model_path:
         raise ValueError("--model_path: needed, the weights to sample from")
+    if sample.is_train:
+        if given.get("layouts", "train") != "train":
+            raise ValueError(f"--is_train True contradicts --layouts {sample.layouts}")
+        sample = replace(sample, layouts="train")
     if sample.use_ddim:
         if given.get("sampler", "ddim") != "ddim":
             raise ValueError(f"--use_ddim True contradicts --sampler {sample.sampler}")

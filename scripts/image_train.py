@@ -8,6 +8,8 @@ from stay_diffusion.command import run_command
 from stay_diffusion.config import RunConfig
 from stay_diffusion.flags import VOCABULARY, contradictions, dump, flatten, load, parse, unflatten
 
+NAMES_SHOWN = 12
+
 
 def main() -> int:
     config, given, switches = parse(RunConfig, __doc__)
@@ -19,10 +21,11 @@ def main() -> int:
     import torch
 
     from stay_diffusion import factory
-    from stay_diffusion.checkpoint import RunFolder, load_weights
+    from stay_diffusion.checkpoint import RunFolder, load_tensors, load_weights
     from stay_diffusion.data.loader import batches, in_order
     from stay_diffusion.device import pick_device
     from stay_diffusion.diffusion.gaussian_diffusion import respace
+    from stay_diffusion.import_weights import with_new_names
     from stay_diffusion.sampling.training_preview import TrainingPreview
     from stay_diffusion.training.train_loop import Periodic, TrainingState, train
     from stay_diffusion.training.validation import Validation
@@ -30,6 +33,8 @@ def main() -> int:
     # What to train: an earlier run of this folder, a fine-tune from weights, or a new run
     folder = RunFolder.named(config.train.logdir)
     resumed_step = max(folder.steps(), default=0)
+    if not resumed_step and folder.file("model").exists():
+        raise ValueError(f"{folder.path}: holds weights but no run to continue (--resume_checkpoint starts from them)")
     weights = None if resumed_step else config.train.resume_checkpoint
     if resumed_step:
         config = continued(folder, given, resumed_step)
@@ -39,7 +44,8 @@ def main() -> int:
     options = config.train
 
     # Data
-    train_records, vocabulary = factory.read_split(config.data, "train")
+    unnamed = bool(weights) and not (config.data.classes or config.data.product_tags)
+    train_records, vocabulary = factory.read_split(config.data, "train" if options.is_train else "val")
     config = factory.with_vocabulary(config, vocabulary)
     watched = max(
         options.val_images if options.val_interval else 0, options.preview_images if options.preview_interval else 0
@@ -55,7 +61,8 @@ def main() -> int:
     model = factory.build_model(config)
     diffusion = respace(factory.build_diffusion(config.diffusion), config.diffusion.timestep_respacing)
     if weights:
-        load_weights(model, Path(weights))
+        state = load_tensors(Path(weights))
+        load_weights(model, Path(weights), with_new_names(state, model) if unnamed else state)
     describe(config, model, diffusion, len(train_set), len(val_set))
     if switches["dry_run"]:
         draw_batch(train_set, options.batch_size, options.seed, folder.path)
@@ -135,7 +142,7 @@ def describe(config: RunConfig, model, diffusion, num_train: int, num_val: int) 
     from stay_diffusion.training.memory import estimate_memory, parameter_count
 
     names = "; ".join(
-        f"{kind} {', '.join(words)}"
+        f"{len(words)} {kind}: {', '.join(words[:NAMES_SHOWN])}{', ...' if len(words) > NAMES_SHOWN else ''}"
         for kind, words in (("classes", config.data.classes), ("products", config.data.product_tags))
         if words
     )

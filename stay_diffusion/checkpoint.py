@@ -139,9 +139,12 @@ def load_tensors(path: Path) -> dict:
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
 
 
-def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Strict: every parameter there, in its shape, and nothing else; one line says what does not fit."""
-    state, own = load_tensors(path), model.state_dict()
+def load_weights(model: torch.nn.Module, path: Path, state: dict | None = None) -> None:
+    """Strict: every parameter there, in its shape, and nothing else; one line says what does not fit.
+
+    `state` is what the file holds, where it was read already.
+    """
+    state, own = load_tensors(path) if state is None else state, model.state_dict()
     problems = [f"lacks {name}" for name in own if name not in state]
     problems += [f"has the unknown {name}" for name in state if name not in own]
     problems += [

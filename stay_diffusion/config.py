@@ -14,10 +14,17 @@ def option(default, help: str, choices: tuple = (), least: float | None = None, 
 @dataclass(frozen=True)
 class DataConfig:
     data_dir: str = option("", "folder of annotated images; train/ and val/ inside it are the splits")
-    dataset_mode: str = option("sdi", "annotation format: sdi is VoTT", ("sdi",))
+    dataset_mode: str = option(
+        "sdi",
+        "sdi: boxes drawn in VoTT; images: pictures alone; the others: label maps in SPADE's and SDM's folders",
+        ("sdi", "images", "ade20k", "cityscapes", "celeba", "coco_semantic"),
+    )
     image_dir: str = option("", "where a VoTT project's images are, if not beside it")
     product_tags: tuple = option((), "tags that name products; none given: those that always cover the whole image")
     classes: tuple = option((), "defect classes in label order; none given: as the training data has them")
+    num_classes: int = option(
+        0, "how many classes the data have (products with --conditioning none), held against them; 0: any", least=0
+    )
     val_fraction: float = option(0.1, "share held out for validation where data_dir has no val folder", least=0, most=1)
     crop_policy: str = option(
         "resize",
@@ -51,8 +58,12 @@ class ModelConfig:
     class_cond: bool = option(True, "False: an unconditional model, without any layout")
     conditioning: str = option(
         "isla_bg",
-        "how the layout enters: ISLA-Norm with background (isla_bg) or as published (isla); none: the product only",
-        ("isla_bg", "isla", "none"),
+        "how the layout enters: ISLA-Norm with background (isla_bg) or as published (isla); spade: SDM's label maps; "
+        "none: the product only, guided-diffusion's class",
+        ("isla_bg", "isla", "spade", "none"),
+    )
+    no_instance: bool = option(
+        False, "leave instance maps out: no edge channel (spade); connected parts of a class as objects (isla)"
     )
     z_mode: str = option("off", "prior: a random style per object, as in the thesis (inert)", ("off", "prior"))
     mask_refine: bool = option(False, "refine object masks from decoder features (LostGAN-v2)")
@@ -79,6 +90,11 @@ class ModelConfig:
     def decoder_heads(self) -> int:
         return self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
 
+    @property
+    def takes_objects(self) -> bool:
+        """Whether there is more to a layout than its product."""
+        return self.class_cond and self.conditioning != "none"
+
     def heads_of(self, channels: int, num_heads: int) -> int:
         flag, per = ("num_heads", num_heads) if self.num_head_channels == -1 else ("num_head_channels", None)
         heads = num_heads if per else channels / self.num_head_channels
@@ -91,6 +107,10 @@ class ModelConfig:
             raise ValueError(f"--num_channels {self.num_channels}: must be a positive multiple of 32")
         if self.num_head_channels == 0 or self.num_head_channels < -1:
             raise ValueError(f"--num_head_channels {self.num_head_channels}: must be positive, or -1 for off")
+        if not self.takes_objects or self.conditioning == "spade":
+            for flag, off in (("mask_refine", False), ("z_mode", "off")):
+                if getattr(self, flag) != off:
+                    raise ValueError(f"--{flag} {getattr(self, flag)}: only --conditioning isla_bg and isla have it")
         stride = 2 ** (len(self.channel_multipliers) - 1)
         if self.image_size < stride or self.image_size % stride:
             raise ValueError(f"--image_size {self.image_size}: must be a multiple of {stride}, the network's stride")
@@ -119,6 +139,7 @@ class DiffusionConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     logdir: str = option("", "run folder; empty: $OPENAI_LOGDIR, else OUTPUT/stay_diffusion")
+    is_train: bool = option(True, "False: train on the validation split")
     resume_checkpoint: str = option("", "weights to start a fine-tune from (a run continues by the same command)")
     max_steps: int = option(0, "stop after this many steps; 0: lr_anneal_steps, or for ever", least=0)
     batch_size: int = option(1, "images per step and rank", least=1)
@@ -164,8 +185,10 @@ class SampleConfig:
     model_path: str = option("", "weights, such as RUN/ema_0.9999.pt; config.json beside them describes the model")
     results_path: str = option("", "folder for samples, labels and manifest; empty: samples/ in the run folder")
     num_samples: int = option(0, "images to make; 0: one per layout", least=0)
+    num_runs: int = option(1, "this many times, in run0, run1 ... of results_path, each with other noise", least=1)
     batch_size: int = option(16, "images at a time (does not change them)", least=1)
     layouts: str = option("val", "val, train, or a file: a VoTT export or lines of JSON")
+    is_train: bool = option(False, "the tradition's name for --layouts train")
     s: float = option(1.0, "guidance scale: 1 is off (a model trained with drop_rate can go higher)")
     sampler: str = option("dpmpp_2m", "how to get from noise to images", ("ddpm", "ddim", "dpmpp_2m", "heun"))
     num_steps: int = option(20, "sampling steps, even in log-SNR (timestep_respacing: other spacings)", least=1)

@@ -7,10 +7,13 @@ from .checkpoint import config_beside, load_weights
 from .config import DataConfig, DiffusionConfig, RunConfig
 from .data.annotations import ImageRecord, Vocabulary
 from .data.datasets import load_records
+from .data.formats.semantic_map import CODINGS
 from .data.loader import LayoutDataset
 from .diffusion.gaussian_diffusion import GaussianDiffusion
-from .flags import VOCABULARY, contradictions
+from .flags import FREE, VOCABULARY, contradictions
 from .models.unet import UNet
+
+IMAGENET_CLASSES = 1000  # guided-diffusion's number of classes, which is no flag there
 
 
 def build_model(config: RunConfig) -> UNet:
@@ -52,11 +55,37 @@ def read_split(data: DataConfig, split: str) -> tuple[list[ImageRecord], Vocabul
 def with_vocabulary(config: RunConfig, vocabulary: Vocabulary) -> RunConfig:
     """The configuration that names its classes and products, as it is saved."""
     names = {"classes": vocabulary.classes, "product_tags": vocabulary.products}
+    kind = "product_tags" if config.model.conditioning == "none" else "classes"
+    if config.data.num_classes not in (0, len(names[kind])):
+        what = "products" if kind == "product_tags" else "classes"
+        raise ValueError(f"--num_classes {config.data.num_classes}: the data have {len(names[kind])} {what}")
+    names["num_classes"] = len(names[kind])
     # Absolute, so that sampling finds the data from wherever it is started.
     folders = {
         name: str(Path(value).resolve()) for name in ("data_dir", "image_dir") if (value := getattr(config.data, name))
     }
     return replace(config, data=replace(config.data, **names, **folders))
+
+
+def with_assumed_names(config: RunConfig) -> RunConfig:
+    """The configuration of weights that came without one, with names for what they were trained on.
+
+    Given names stay; else they are the data's, where there are any; else `--num_classes` numbers.
+    """
+    data, model = config.data, config.model
+    classes, products = data.classes, data.product_tags
+    if not model.class_cond:
+        return config
+    if data.data_dir and not classes and data.dataset_mode not in CODINGS:
+        return with_vocabulary(config, read_split(data, "train")[1])
+    if model.conditioning == "none":
+        products = products or tuple(str(i) for i in range(data.num_classes or IMAGENET_CLASSES))
+    elif data.dataset_mode in CODINGS:
+        classes = classes or CODINGS[data.dataset_mode].classes
+        classes += tuple(f"class_{i}" for i in range(len(classes) + 1, data.num_classes + 1))
+    else:
+        classes = classes or tuple(f"class_{i}" for i in range(1, data.num_classes + 1))
+    return with_vocabulary(config, Vocabulary(classes, products))
 
 
 def vocabulary_of(config: RunConfig) -> Vocabulary:
@@ -66,24 +95,29 @@ def vocabulary_of(config: RunConfig) -> Vocabulary:
 def build_dataset(records: list[ImageRecord], config: RunConfig, augment: bool) -> LayoutDataset:
     """Records as training samples, in the configuration's vocabulary; without `augment` nothing is random
     but what the crop policy itself draws."""
-    data = config.data
+    data, model = config.data, config.model
+    if not model.class_cond:  # no layout at all: whatever is drawn or named stays outside
+        records = [replace(record, boxes=(), product=None, maps=None) for record in records]
+    elif model.conditioning == "spade":
+        _check_maps(records, data.dataset_mode, model.no_instance)
     return LayoutDataset(
         records,
         vocabulary_of(config),
-        image_size=config.model.image_size,
-        image_channels=config.model.image_channels,
+        image_size=model.image_size,
+        image_channels=model.image_channels,
         crop_policy=data.crop_policy,
         background_rate=data.background_rate if augment else 0.0,
         random_flip=data.random_flip and augment,
         min_visible=data.min_visible,
         max_objects=data.max_objects,
         max_objects_policy=data.max_objects_policy,
+        use_instances=not model.no_instance,
         seed=config.train.seed,
     )
 
 
 def trained_config(weights: Path, given: dict, fallback: RunConfig, flag: str, free: tuple[str, ...] = ()) -> RunConfig:
-    """The configuration that weights were trained with: config.json beside them, else `fallback`, from the flags.
+    """The configuration that weights were trained with: config.json beside them, else `fallback`, from full flags.
 
     Model and diffusion options in `given`, less `free`, are assertions: a contradiction is an error naming flag, value
     and trained value. Data options that were given (another folder, say) replace the trained ones, but for the
@@ -93,12 +127,22 @@ def trained_config(weights: Path, given: dict, fallback: RunConfig, flag: str, f
         raise ValueError(f"--{flag} {weights}: no such file")
     trained = config_beside(weights)
     if trained is None:
-        return fallback
+        return with_assumed_names(fallback)
     problems = contradictions(given, trained, free)
     if problems:
         raise ValueError(f"{weights}: {'; '.join(problems)}")
     data_options = {k: value for k, value in given.items() if hasattr(trained.data, k) and k not in VOCABULARY}
-    return replace(trained, data=replace(trained.data, **data_options))
+    model_options = {k: given[k] for k in FREE if k in given}
+    return replace(trained, data=replace(trained.data, **data_options), model=replace(trained.model, **model_options))
+
+
+def _check_maps(records: list[ImageRecord], mode: str, no_instance: bool) -> None:
+    for record in records:
+        if record.maps is None:
+            with_maps = ", ".join(CODINGS)
+            raise ValueError(f"--conditioning spade: --dataset_mode {mode} has no label maps; {with_maps} have")
+        if record.maps.instances is None and not no_instance:
+            raise ValueError(f"{record.path}: has no instance map for --conditioning spade; give --no_instance True")
 
 
 def load_trained(config: RunConfig, weights: Path, device) -> UNet:

@@ -11,7 +11,9 @@ from pathlib import Path
 from .config import RunConfig
 
 # A trained network's labels stand for these names: what was given is held against them and never replaces them.
-VOCABULARY = ("classes", "product_tags")
+VOCABULARY = ("classes", "product_tags", "num_classes")
+# Options of the model that change how it trains or computes, not what it is: they may differ from run to run.
+FREE = ("use_checkpoint", "dropout")
 
 
 def flatten(run) -> dict:
@@ -83,10 +85,11 @@ def contradictions(given: dict, trained: RunConfig, free: tuple[str, ...] = ()) 
 
     Those are the model's, the diffusion's and the vocabulary, less `free`; an empty vocabulary claims nothing.
     """
-    fixed = {f.name for section in (trained.model, trained.diffusion) for f in dataclasses.fields(section)} - set(free)
+    fixed = {f.name for section in (trained.model, trained.diffusion) for f in dataclasses.fields(section)}
+    fixed -= {*free, *FREE}
     have = flatten(trained)
     return [
-        f"--{name} {_text(given[name])} contradicts the trained model's {_text(have[name])}"
+        f"--{name} {text(given[name])} contradicts the trained model's {text(have[name])}"
         for name in sorted((fixed | {name for name in VOCABULARY if given.get(name)}) & given.keys())
         if (tuple(given[name]) if isinstance(have[name], tuple) else given[name]) != have[name]
     ]
@@ -109,7 +112,7 @@ def _parser(cls, description: str) -> argparse.ArgumentParser:
     for section in dataclasses.fields(cls):
         group = parser.add_argument_group(section.name)
         for f in dataclasses.fields(section.default):
-            default = _text(f.default) or "empty"
+            default = text(f.default) or "empty"
             group.add_argument(
                 f"--{f.name}",
                 type=_reader(f),
@@ -152,7 +155,7 @@ def _describe(f) -> str:
     return {bool: "bool", int: "int", float: "float", tuple: "a,b,..."}.get(type(f.default), "str")
 
 
-def _text(value) -> str:
+def text(value) -> str:
     return ",".join(value) if isinstance(value, tuple | list) else str(value)
 
 

@@ -24,6 +24,7 @@ ALLOWED = {
     "stay_diffusion.training": [*BASE, "stay_diffusion.training"],
     "stay_diffusion.sampling": [*BASE, "stay_diffusion.sampling"],
     "stay_diffusion.factory": BASE,
+    "stay_diffusion.import_weights": [*BASE, "stay_diffusion.factory"],
 }
 
 

@@ -1,5 +1,6 @@
 import ast
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
 PAGES += sorted((ROOT / "datasets").glob("*.md"))
 CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
+CONFIGS["evaluations/nll.py"] = runpy.run_path(str(ROOT / "evaluations/nll.py"))["NllRun"]
 
 
 def code_of(page: Path) -> str:

@@ -9,13 +9,14 @@ import pytest
 from stay_diffusion import config, flags
 from stay_diffusion.config import RunConfig, SampleRun
 from stay_diffusion.data.datasets import DATASETS
+from stay_diffusion.data.formats.semantic_map import CODINGS
 from stay_diffusion.data.loader import MAX_OBJECTS_POLICIES
 from stay_diffusion.data.transforms import CROP_POLICIES
 from stay_diffusion.diffusion.prediction import X_START_FROM
 from stay_diffusion.diffusion.samplers import SAMPLERS
 from stay_diffusion.diffusion.schedules import SCHEDULES
 from stay_diffusion.diffusion.timestep_sampler import TIMESTEP_SAMPLERS
-from stay_diffusion.models.object_masks import WEIGHTS
+from stay_diffusion.models.unet import CONDITIONINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 FROZEN = json.loads((ROOT / "tests/golden/flags.json").read_text())
@@ -79,10 +80,10 @@ def test_every_option_survives_flag_to_json_to_flag(script, tmp_path):
 @pytest.mark.parametrize(
     ("section", "option", "registry"),
     [
-        (config.DataConfig, "dataset_mode", DATASETS),
+        (config.DataConfig, "dataset_mode", {*DATASETS, *CODINGS}),
         (config.DataConfig, "crop_policy", CROP_POLICIES),
         (config.DataConfig, "max_objects_policy", MAX_OBJECTS_POLICIES),
-        (config.ModelConfig, "conditioning", {*WEIGHTS, "none"}),
+        (config.ModelConfig, "conditioning", CONDITIONINGS),
         (config.DiffusionConfig, "noise_schedule", SCHEDULES),
         (config.DiffusionConfig, "prediction", X_START_FROM),
         (config.TrainConfig, "schedule_sampler", TIMESTEP_SAMPLERS),

@@ -12,6 +12,10 @@ class AnnotationError(ValueError):
     """An annotation file, or what it says, cannot be used; the message names the file."""
 
 
+class EmptySplit(AnnotationError):
+    """There are no pictures in the split that was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """One labelled rectangle, x0 y0 x1 y1 in pixels of the upright image, origin top-left."""
@@ -28,14 +32,27 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class MapFiles:
+    """A picture's label map and, where there is one, its map of instances; `coding` says how their ids read."""
+
+    labels: Path
+    instances: Path | None
+    coding: str  # a key of formats.semantic_map.CODINGS
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image and what is drawn on it: size in pixels, objects, and what the whole picture shows."""
+    """One image and what is drawn on it: size in pixels, objects, and what the whole picture shows.
+
+    With `maps` the objects are read from them with the picture. Width and height are 0 where no annotation has them.
+    """
 
     path: Path
     width: int
     height: int
     boxes: tuple[Box, ...] = ()
     product: str | None = None
+    maps: MapFiles | None = None
 
     @property
     def stem(self) -> str:

@@ -4,27 +4,26 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from stay_diffusion.data import semantic_datasets
 from stay_diffusion.data.annotations import (
     AnnotationError,
+    EmptySplit,
     ImageRecord,
     Vocabulary,
     assign_products,
     build_vocabulary,
     find_product_tags,
 )
-from stay_diffusion.data.formats import vott
+from stay_diffusion.data.formats import image_folder, vott
+from stay_diffusion.data.formats.semantic_map import CODINGS
 
 # (annotation folder, image folder or None) -> every drawn box, products included; the tag names in the project's order
 Reader = Callable[[Path, Path | None], tuple[list[ImageRecord], list[str]]]
 
-DATASETS: dict[str, Reader] = {"sdi": vott.read}
+DATASETS: dict[str, Reader] = {"sdi": vott.read, "images": image_folder.read}
 
 
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation")}
-
-
-class EmptySplit(AnnotationError):
-    """There are pictures, but none of them is in the split that was asked for."""
 
 
 def load_records(
@@ -39,18 +38,25 @@ def load_records(
     """The records of one split, products assigned, and the vocabulary: `classes` if given, else what the data says.
 
     Split folders are used where there are both; otherwise the names of the files decide, `val_fraction` of them for
-    "val". Without `product_tags` and `classes` the products are the tags that always cover the whole image.
+    "val". Without `product_tags` and `classes` the products are the tags that always cover the whole image, and the
+    products that the format itself names. Data sets of label maps have their own split folders and classes.
     Raises AnnotationError where a folder or split is missing or empty, or a tag is unknown.
     """
+    if mode in CODINGS:
+        if image_dir or product_tags:
+            flag = f"--image_dir {image_dir}" if image_dir else f"--product_tags {','.join(product_tags)}"
+            raise ValueError(f"{flag}: --dataset_mode {mode} has none")
+        return semantic_datasets.read(mode, data_dir, split), _names_of_map(mode, classes)
     if mode not in DATASETS:
-        raise ValueError(f"--dataset_mode {mode}: choose from {', '.join(DATASETS)}")
+        raise ValueError(f"--dataset_mode {mode}: choose from {', '.join((*DATASETS, *CODINGS))}")
     folder, is_split = _annotation_folder(data_dir, split)
     if image_dir is not None:
         image_dir = find_split(image_dir, split) or image_dir
     records, tags = DATASETS[mode](folder, image_dir)
 
     if not classes:
-        product_tags = product_tags or find_product_tags(records)
+        named = dict.fromkeys(sorted({record.product for record in records if record.product}))
+        product_tags = product_tags or (*find_product_tags(records), *named)
         _check_product_tags(product_tags, records, tags)
     records = assign_products(records, product_tags)
     vocabulary = (
@@ -69,6 +75,14 @@ def load_records(
 def find_split(data_dir: Path, split: str) -> Path | None:
     """The folder of a split, "train" or "val", in `data_dir` or in its sub-folder `images`."""
     return next((folder for folder in _split_candidates(data_dir, split) if folder.is_dir()), None)
+
+
+def _names_of_map(mode: str, classes: Sequence[str]) -> Vocabulary:
+    """The names given, if there are enough for the ids of a label map, else the data set's own."""
+    own = CODINGS[mode].classes
+    if classes and len(classes) < len(own):
+        raise AnnotationError(f"--dataset_mode {mode}: has {len(own)} classes, but the model knows {len(classes)}")
+    return Vocabulary(tuple(classes or own))
 
 
 def _split_candidates(data_dir: Path, split: str) -> list[Path]:

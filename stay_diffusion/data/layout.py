@@ -1,6 +1,6 @@
 """Layout: what a batch of pictures shows and where. The one type that crosses from data to models to sampling."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -16,16 +16,20 @@ class Layout:
 
     boxes (B, O, 4) float, x0 y0 x1 y1 in [0, 1] of the picture's sides (a cut object may reach outside);
     labels (B, O) long in 1..K, 0 where padded; valid (B, O) bool; product (B,) long: 1..P, 0 unknown, -1 null.
+    semantic_map (B, 2, H, W) int16, where the data have one: each pixel's label in 1..K, 0 for none, and whether it is
+    at an edge of an instance.
     """
 
     boxes: Tensor
     labels: Tensor
     valid: Tensor
     product: Tensor
+    semantic_map: Tensor | None = None
 
     def __post_init__(self):
         B, O = self.labels.shape
         assert self.boxes.shape == (B, O, 4) and self.valid.shape == (B, O) and self.product.shape == (B,)
+        assert self.semantic_map is None or self.semantic_map.shape[:2] == (B, 2)
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -36,22 +40,28 @@ class Layout:
         return self.labels.shape[1]
 
     @classmethod
-    def collate(cls, samples: Sequence[tuple[Tensor, Tensor, int]]) -> "Layout":
-        """Pads [(boxes (O_i, 4), labels (O_i,), product), ...] to the most objects among them."""
-        B, O = len(samples), max((len(labels) for _, labels, _ in samples), default=0)
+    def collate(cls, samples: Sequence[tuple]) -> "Layout":
+        """Pads [(boxes (O_i, 4), labels (O_i,), product, semantic_map (2, H, W) or None), ...] to the most objects.
+
+        The last may be left out.
+        """
+        B, O = len(samples), max((len(sample[1]) for sample in samples), default=0)
         boxes, labels = torch.zeros(B, O, 4), torch.zeros(B, O, dtype=torch.long)
         valid = torch.zeros(B, O, dtype=torch.bool)
-        for i, (sample_boxes, sample_labels, _) in enumerate(samples):
+        for i, (sample_boxes, sample_labels, *_) in enumerate(samples):
             n = len(sample_labels)
             boxes[i, :n], labels[i, :n], valid[i, :n] = sample_boxes.reshape(n, 4), sample_labels, True
-        return cls(boxes, labels, valid, torch.tensor([product for _, _, product in samples], dtype=torch.long))
+        product = torch.tensor([sample[2] for sample in samples], dtype=torch.long)
+        maps = [sample[3] for sample in samples if len(sample) > 3 and sample[3] is not None]
+        assert len(maps) in (0, B)
+        return cls(boxes, labels, valid, product, torch.stack(maps) if maps else None)
 
     @classmethod
     def cat(cls, layouts: Sequence["Layout"]) -> "Layout":
         """One batch after the other, padded to the most objects."""
         O = max(layout.num_objects for layout in layouts)
-        padded = [layout.pad(O) for layout in layouts]
-        return cls(*(torch.cat([getattr(layout, f.name) for layout in padded]) for f in fields(cls)))
+        columns = zip(*(layout.pad(O)._tensors() for layout in layouts), strict=True)
+        return cls(*(None if tensors[0] is None else torch.cat(tensors) for tensors in columns))
 
     def pad(self, num_objects: int) -> "Layout":
         """The same layout with padding objects appended up to `num_objects`."""
@@ -62,16 +72,16 @@ class Layout:
         return replace(self, boxes=boxes, labels=labels, valid=valid)
 
     def to(self, device, non_blocking: bool = False) -> "Layout":
-        return Layout(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Layout":
-        return Layout(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+        return self._each(lambda tensor: tensor.pin_memory())
 
     def __getitem__(self, index: slice | Tensor) -> "Layout":
-        return Layout(*(getattr(self, f.name)[index] for f in fields(self)))
+        return self._each(lambda tensor: tensor[index])
 
     def null(self) -> "Layout":
-        """No condition at all: boxes, labels and product gone (the same number of pictures)."""
+        """No condition at all: boxes, labels, product and map gone (the same number of pictures)."""
         return self._without(torch.ones(len(self), dtype=torch.bool, device=self.labels.device))
 
     def with_null(self) -> "Layout":
@@ -88,18 +98,27 @@ class Layout:
     def good_part(self) -> "Layout":
         """The same products without any object."""
         boxes, labels, valid = (torch.zeros_like(x) for x in (self.boxes, self.labels, self.valid))
-        return replace(self, boxes=boxes, labels=labels, valid=valid)
+        return Layout(boxes, labels, valid, self.product)
 
     def flip(self) -> "Layout":
         """Mirrored left to right: x0, x1 -> 1 - x1, 1 - x0."""
         x0, y0, x1, y1 = self.boxes.unbind(-1)
         mirrored = torch.stack([1 - x1, y0, 1 - x0, y1], dim=-1)
-        return replace(self, boxes=torch.where(self.valid[..., None], mirrored, self.boxes))
+        semantic_map = None if self.semantic_map is None else self.semantic_map.flip(-1)
+        return replace(self, boxes=torch.where(self.valid[..., None], mirrored, self.boxes), semantic_map=semantic_map)
+
+    def _tensors(self) -> list[Tensor | None]:
+        return [getattr(self, f.name) for f in fields(self)]
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "Layout":
+        return Layout(*(None if tensor is None else function(tensor) for tensor in self._tensors()))
 
     def _without(self, dropped: Tensor) -> "Layout":
+        semantic_map = self.semantic_map
         return Layout(
             boxes=self.boxes.masked_fill(dropped[:, None, None], 0),
             labels=self.labels.masked_fill(dropped[:, None], 0),
             valid=self.valid & ~dropped[:, None],
             product=self.product.masked_fill(dropped, NULL_PRODUCT),
+            semantic_map=None if semantic_map is None else semantic_map.masked_fill(dropped[:, None, None, None], 0),
         )

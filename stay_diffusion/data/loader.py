@@ -5,6 +5,7 @@ import itertools
 import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +14,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from stay_diffusion.data import transforms
 from stay_diffusion.data.annotations import AnnotationError, ImageRecord, Vocabulary
+from stay_diffusion.data.formats import semantic_map
 from stay_diffusion.data.images import read_image, to_tensor
 from stay_diffusion.data.layout import Layout
 
-Sample = tuple[Tensor, Tensor, Tensor, int]
 Batch = tuple[Tensor, Layout]
 
 MAX_OBJECTS_POLICIES = ("error", "largest", "random")
+
+
+class Sample(NamedTuple):
+    """Image (C, S, S) in [-1, 1], boxes (n, 4) float, labels (n,) long, product; (2, S, S) int16 where it has maps."""
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    product: int
+    semantic_map: Tensor | None = None
 
 
 class LayoutDataset(Dataset):
@@ -37,6 +48,7 @@ class LayoutDataset(Dataset):
         min_visible: float = 0.0,
         max_objects: int = 0,
         max_objects_policy: str = "error",
+        use_instances: bool = True,
         seed: int = 0,
     ):
         if crop_policy not in transforms.CROP_POLICIES:
@@ -60,31 +72,30 @@ class LayoutDataset(Dataset):
         self.min_visible = min_visible
         self.max_objects = max_objects
         self.max_objects_policy = max_objects_policy
+        self.use_instances = use_instances
         self.seed = seed
 
     def __len__(self) -> int:
         return len(self.records)
 
     def sample(self, index: int, epoch: int) -> Sample:
-        """Image (C, S, S) in [-1, 1], boxes (n, 4) float, labels (n,) long and product of record `index` in `epoch`."""
+        """Record `index` as epoch `epoch` shows it."""
         record, rng = self.records[index], np.random.default_rng((self.seed, epoch, index))
         image = read_image(record.path, self.image_channels)
-        if image.size != (record.width, record.height):
-            annotated, found = f"{record.width}x{record.height}", f"{image.width}x{image.height}"
-            raise AnnotationError(f"{record.path}: annotated as {annotated} pixels but the image has {found}")
-
-        drawn = np.array([(box.x0, box.y0, box.x1, box.y1) for box in record.boxes])
+        maps = semantic_map.read(record.maps) if record.maps else None
+        _check_size(record, image.size, maps)
+        drawn, drawn_labels = self._drawn(record, maps)
         somewhere = self.background_rate and rng.random() < self.background_rate
         policy = transforms.anywhere if somewhere else transforms.CROP_POLICIES[self.crop_policy]
         cut = transforms.apply(image, drawn, policy, self.image_size, self.min_visible, self.random_flip, rng)
         chosen = self._limit(record, cut.boxes, rng)
 
-        labels = [self.vocabulary.label_of(record, record.boxes[i]) for i in cut.kept[chosen]]
-        return (
+        return Sample(
             to_tensor(cut.image, self.image_channels),
             torch.from_numpy(cut.boxes[chosen]),
-            torch.tensor(labels, dtype=torch.long),
+            torch.tensor(drawn_labels[cut.kept[chosen]], dtype=torch.long),
             self.vocabulary.product_of(record),
+            self._cut_maps(maps, cut) if maps else None,
         )
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | ValueError:
@@ -94,6 +105,21 @@ class LayoutDataset(Dataset):
             return self.sample(index, epoch)
         except ValueError as error:
             return error
+
+    def _drawn(self, record: ImageRecord, maps: semantic_map.Maps | None) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (N, 4) in pixels and labels (N,) of all that is drawn on a picture."""
+        if maps:
+            return semantic_map.objects(maps, record.maps.coding, self.use_instances)
+        boxes = np.array([(box.x0, box.y0, box.x1, box.y1) for box in record.boxes])
+        return boxes, np.array([self.vocabulary.label_of(record, box) for box in record.boxes], dtype=np.int64)
+
+    def _cut_maps(self, maps: semantic_map.Maps, cut: transforms.Cut) -> Tensor:
+        """Labels and instance edges (2, S, S) of what is seen; edges as SDM finds them, in the map cut to size."""
+        labels, instances = (
+            None if ids is None else transforms.cut_map(ids, cut.window, self.image_size, cut.mirrored) for ids in maps
+        )
+        edges = np.zeros_like(labels) if instances is None else semantic_map.edges(instances)
+        return torch.from_numpy(np.stack([labels, edges]).astype(np.int16))
 
     def _limit(self, record: ImageRecord, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Which boxes stay, in their order."""
@@ -139,8 +165,16 @@ def in_order(dataset: LayoutDataset, batch_size: int, num_workers: int = 0) -> I
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples to images (B, C, S, S) and their Layout, padded to the most objects."""
-    images, boxes, labels, products = zip(*samples, strict=True)
-    return torch.stack(images), Layout.collate(list(zip(boxes, labels, products, strict=True)))
+    return torch.stack([sample.image for sample in samples]), Layout.collate([sample[1:] for sample in samples])
+
+
+def _check_size(record: ImageRecord, size: tuple[int, int], maps: semantic_map.Maps | None) -> None:
+    annotated, where = (record.width, record.height), "annotated as"
+    if maps:
+        annotated, where = maps.labels.shape[::-1], f"its label map {record.maps.labels} has"
+    if any(annotated) and size != annotated:
+        stated, found = (f"{width}x{height}" for width, height in (annotated, size))
+        raise AnnotationError(f"{record.path}: {where} {stated} pixels but the image has {found}")
 
 
 def _shuffled(num: int, seed: int, start: int, rank: int, world: int) -> Iterator[tuple[int, int]]:

@@ -19,11 +19,16 @@ ROUNDING = 1e-6
 
 
 class Cut(NamedTuple):
-    """What is seen: the picture, boxes (n, 4) float32 in [0, 1] of it, and their places in the source's boxes."""
+    """What is seen: the picture, boxes (n, 4) float32 in [0, 1] of it, and their places in the source's boxes.
+
+    `window` and `mirrored` say how it was cut, for what else belongs to the picture.
+    """
 
     image: Image.Image
     boxes: NDArray[np.float32]
     kept: NDArray[np.int64]
+    window: Window
+    mirrored: bool
 
 
 def whole(width: int, height: int, boxes: NDArray, size: int, rng: np.random.Generator) -> Window:
@@ -87,15 +92,24 @@ def apply(
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     window = policy(image.width, image.height, boxes, size, rng)
     image, boxes = cut_image(image, window, size), map_boxes(boxes, window)
-    if flip and rng.random() < 0.5:
+    mirrored = flip and rng.random() < 0.5
+    if mirrored:
         image, boxes = mirror(image, boxes)
     kept = np.flatnonzero(is_visible(boxes, size, min_visible))
-    return Cut(image, boxes[kept].astype(np.float32), kept)
+    return Cut(image, boxes[kept].astype(np.float32), kept, window, mirrored)
 
 
 def cut_image(image: Image.Image, window: Window, size: int) -> Image.Image:
     """The window of the picture as size x size; Pillow widens the bicubic filter when shrinking, so nothing aliases."""
     return image.resize((size, size), Image.Resampling.BICUBIC, box=window)
+
+
+def cut_map(ids: NDArray, window: Window, size: int, mirrored: bool) -> NDArray:
+    """The window of a map (H, W) as size x size: at each pixel's centre the id there, so that ids stay ids."""
+    x0, y0, x1, y1 = window
+    centres = (np.arange(size) + 0.5) / size
+    columns, rows = (x0 + centres * (x1 - x0)).astype(int), (y0 + centres * (y1 - y0)).astype(int)
+    return ids[rows[:, None], columns[::-1] if mirrored else columns]
 
 
 def map_boxes(boxes: NDArray, window: Window) -> NDArray:

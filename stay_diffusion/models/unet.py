@@ -8,19 +8,20 @@ from torch import Tensor, nn
 from stay_diffusion.data.layout import Layout
 
 from .blocks import AttentionBlock, Downsample, ResBlock, Stage, Upsample
-from .conditioning import Conditioning, LayoutConditioner, MaskRefinement
+from .conditioning import LayoutConditioner, MaskRefinement
 from .isla_norm import IslaNorm
 from .layers import GroupNorm32, timestep_embedding, zero_module
 from .object_masks import WEIGHTS
+from .spade_norm import SemanticConditioner, SpadeNorm
 
-CONDITIONINGS = ("none", *WEIGHTS)
+CONDITIONINGS = ("none", "spade", *WEIGHTS)
 
 
 class UNet(nn.Module):
     """x_t (B, C, H, W), told timesteps (B,) and a layout -> (B, C, H, W), or (B, 2C, H, W) with `learn_sigma`.
 
     H and W are multiples of `stride`. `config` is a config.ModelConfig. Without `class_cond` there is no layout at all;
-    with `conditioning` "none" only the product enters, as a class does in guided-diffusion.
+    with `conditioning` "none" only the product enters, as a class does in guided-diffusion; "spade" is SDM's U-Net.
     """
 
     def __init__(self, config, learn_sigma: bool, num_classes: int, num_products: int):
@@ -38,7 +39,10 @@ class UNet(nn.Module):
         if config.class_cond and num_products:
             self.label_emb = nn.Embedding(num_products, embed_width)
         decoder_norm = GroupNorm32
-        if weighting != "none":
+        if weighting == "spade":
+            self.conditioner = SemanticConditioner(num_classes, edges=not config.no_instance)
+            decoder_norm = partial(SpadeNorm, map_channels=self.conditioner.channels)
+        elif weighting != "none":
             self.conditioner = LayoutConditioner(num_classes, num_products, config.z_mode, weighting)
             decoder_norm = partial(IslaNorm, code_width=self.conditioner.object_codes.width)
 
@@ -104,7 +108,7 @@ class UNet(nn.Module):
                 self.output_blocks.append(Stage(*stage))
                 refine_channels.append(channels)
 
-        if config.mask_refine and weighting != "none":
+        if config.mask_refine and weighting in WEIGHTS:
             # What the last block draws modulates nothing after it.
             self.mask_refinements = nn.ModuleList(MaskRefinement(c, num_classes) for c in refine_channels[:-1])
 
@@ -120,12 +124,12 @@ class UNet(nn.Module):
         assert layout is not None, "a conditional model needs a layout"
         return self.conditioner(layout, tuple(size), z) if hasattr(self, "conditioner") else layout
 
-    def forward(self, x: Tensor, timesteps: Tensor, layout: Layout | Conditioning | None = None) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor, layout=None) -> Tensor:
         if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
             raise ValueError(
                 f"images of {x.shape[-1]} x {x.shape[-2]} pixels: sides must be multiples of {self.stride}"
             )
-        if not isinstance(layout, Conditioning):
+        if layout is None or isinstance(layout, Layout):
             layout = self.condition(layout, x.shape[-2:])
 
         emb = self.time_embed(timestep_embedding(timesteps, self.model_channels))  # B E

@@ -10,16 +10,18 @@ from torch import Tensor
 
 from ..checkpoint import atomic_write, lock
 from ..data.annotations import Box, ImageRecord, Vocabulary
-from ..data.formats import vott
+from ..data.formats import semantic_map, vott
 from ..data.images import to_pil
 from .layouts import LayoutItem
-from .preview import contact_sheet, draw_boxes, draw_layout, enlarge
+from .preview import contact_sheet, draw_boxes, draw_layout, enlarge, legend
 
 SHEET_IMAGES = 32
 
 
 class ResultsFolder:
-    """samples/STEM.png, images/STEM.png (the real ones), labels/STEM.png (the layouts drawn), manifest.jsonl.
+    """samples/STEM.png, images/STEM.png (the real ones), labels/STEM.png, manifest.jsonl.
+
+    labels/ holds the label maps with their data set's own ids, where there are any, else the layouts drawn.
 
     An image is done once its line is in the manifest; a folder made with other settings is refused.
     """
@@ -61,14 +63,16 @@ class ResultsFolder:
 
     def add(self, index: int, item: LayoutItem, image: Tensor, settings: dict) -> None:
         """One finished image (C, H, W) in [-1, 1]: its pictures first, then its line in the manifest."""
-        sample = to_pil(image)
+        sample, real = to_pil(image), item.real()
         save_png(sample, self.path / "samples" / f"{item.stem}.png")
-        save_png(
-            draw_layout(item.objects, self.vocabulary.classes, sample.width), self.path / f"labels/{item.stem}.png"
-        )
-        real = item.real_image()
+        if item.has_map:
+            coding = item.dataset.records[item.index].maps.coding
+            labels = semantic_map.to_image(real.semantic_map[0].numpy(), coding)
+        else:
+            labels = draw_layout(item.objects, self.vocabulary.classes, sample.width)
+        save_png(labels, self.path / "labels" / f"{item.stem}.png")
         if real is not None:
-            save_png(to_pil(real), self.path / "images" / f"{item.stem}.png")
+            save_png(to_pil(real.image), self.path / "images" / f"{item.stem}.png")
         with open(self.manifest, "a", encoding="utf-8") as manifest:
             manifest.write(json.dumps(entry_of(index, item, settings)) + "\n")
 
@@ -99,19 +103,19 @@ class ResultsFolder:
         return ImageRecord(path, W, H, boxes, item.product)
 
     def _sheet(self, items: Sequence[LayoutItem]) -> Image.Image:
-        rows = []
+        rows, classes = [], self.vocabulary.classes
         for item in items:
             sample = Image.open(self.path / f"samples/{item.stem}.png")
             side = sample.width * max(1, 192 // sample.width)
-            cells = [enlarge(sample, side), draw_boxes(sample, item.objects, self.vocabulary.classes, side)]
+            cells = [enlarge(sample, side), draw_boxes(sample, item.objects, classes, side)]
             real = self.path / f"images/{item.stem}.png"
             if item.dataset and real.exists():
-                cells.append(draw_boxes(Image.open(real), item.objects, self.vocabulary.classes, side))
+                cells.append(draw_boxes(Image.open(real), item.objects, classes, side))
             rows.append(cells)
         captions = [
             f"{item.stem} {item.product or ''}: sample, with boxes, real"[: 28 * len(rows[0])] for item in items
         ]
-        return contact_sheet(rows, captions, self.vocabulary.classes, columns=3)
+        return contact_sheet(rows, captions, legend((item.objects for item in items), classes), columns=3)
 
     def _write_manifest(self, entries: dict[int, dict]) -> None:
         text = "".join(json.dumps(entries[index]) + "\n" for index in sorted(entries))

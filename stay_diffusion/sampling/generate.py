@@ -19,9 +19,9 @@ from ..models.object_codes import STYLE_WIDTH
 from .layouts import LayoutItem
 
 
-def image_generators(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator per image, from (seed, index): the same on every device, in any batch, on any rank."""
-    states = [np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] for index in indices]
+def image_generators(seed: int, indices: Sequence[int], run: int = 0) -> list[torch.Generator]:
+    """One CPU generator per image, from (seed, index, run): the same on every device, in any batch, on any rank."""
+    states = [np.random.SeedSequence((seed, index, run)).generate_state(1, np.uint64)[0] for index in indices]
     return [torch.Generator().manual_seed(int(state)) for state in states]
 
 
@@ -44,7 +44,7 @@ def generate(
     `diffusion` is already respaced; `generators` (B) draw the starting noise and then every step's.
     """
     device = torch.device(diffusion.device)
-    style = _styles(layout, generators) if _needs_style(model) else None
+    style = object_styles(layout, generators) if _needs_style(model) else None
 
     def draw_noise() -> Tensor:
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
@@ -73,6 +73,7 @@ def generate_all(
     device: torch.device,
     on_image: Callable[[int, LayoutItem, Tensor], None],
     done: AbstractSet[int] = frozenset(),
+    run: int = 0,
 ) -> None:
     """Calls on_image(index, item, image (C, H, W)) for every item whose index is not done, batch by batch.
 
@@ -90,7 +91,7 @@ def generate_all(
                 model,
                 diffusion,
                 Layout.collate([items[i].tensors(vocabulary) for i in indices]),
-                image_generators(sample.seed, indices),
+                image_generators(sample.seed, indices, run),
                 shape,
                 sampler=sample.sampler,
                 scale=sample.s,
@@ -104,11 +105,11 @@ def generate_all(
 
 
 def _needs_style(model) -> bool:
-    conditioner = getattr(model, "conditioner", None)
-    return conditioner is not None and conditioner.object_codes.z_mode == "prior"
+    codes = getattr(getattr(model, "conditioner", None), "object_codes", None)
+    return codes is not None and codes.z_mode == "prior"
 
 
-def _styles(layout: Layout, generators: Sequence[torch.Generator]) -> Tensor:
+def object_styles(layout: Layout, generators: Sequence[torch.Generator]) -> Tensor:
     """z (B, O+1, 128), drawn for each image's own objects so that padding changes nothing; background last.
 
     From a stream of their own, so that the same picture with other objects starts from the same noise.

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.annotations import AnnotationError, Box, ImageRecord, Vocabulary, assign_products
 from ..data.formats import vott
 from ..data.layout import UNKNOWN_PRODUCT
-from ..data.loader import LayoutDataset
+from ..data.loader import LayoutDataset, Sample
 
 
 @dataclass(frozen=True)
@@ -29,30 +30,43 @@ class LayoutItem:
     dataset: LayoutDataset | None = None
     index: int = 0
 
-    def real_image(self) -> Tensor | None:
-        """The real picture (C, S, S) in [-1, 1] that this layout was drawn on, cut the same way."""
-        return self.dataset.sample(self.index, epoch=0)[0] if self.dataset else None
+    def real(self) -> Sample | None:
+        """The real picture that this layout was drawn on, cut the same way, with its label map."""
+        return self.dataset.sample(self.index, epoch=0) if self.dataset else None
 
-    def tensors(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, int]:
-        """Boxes (n, 4), labels (n,) and product, as `Layout.collate` takes them."""
+    @property
+    def has_map(self) -> bool:
+        return self.dataset is not None and self.dataset.records[self.index].maps is not None
+
+    def tensors(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, int, Tensor | None]:
+        """Boxes (n, 4), labels (n,), product and semantic map, as `Layout.collate` takes them."""
         record = ImageRecord(Path(self.source), 1, 1, self.objects, self.product)
         boxes = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in self.objects]).reshape(-1, 4)
         labels = torch.tensor([vocabulary.label_of(record, box) for box in self.objects], dtype=torch.long)
-        return boxes, labels, vocabulary.product_of(record)
+        return boxes, labels, vocabulary.product_of(record), self.real().semantic_map if self.has_map else None
 
 
-def from_dataset(dataset: LayoutDataset) -> list[LayoutItem]:
-    """The layouts of a split's pictures as the network would see them, always cut the same way."""
+def from_dataset(dataset: LayoutDataset, most: int = 0) -> list[LayoutItem]:
+    """The layouts of a split's first `most` pictures (0: of all), as the network sees them, always cut the same way."""
     names = dataset.vocabulary
     items = []
-    for index, record in enumerate(dataset.records):
-        _, boxes, labels, product = dataset.sample(index, epoch=0)
+    for index, record in enumerate(dataset.records[: most or None]):
+        _, boxes, labels, product, _ = dataset.sample(index, epoch=0)
         objects = tuple(
             Box(names.classes[label - 1], *box) for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)
         )
         product_name = None if product == UNKNOWN_PRODUCT else names.products[product - 1]
         items.append(LayoutItem(record.stem, product_name, objects, str(record.path), dataset, index))
     return items
+
+
+def from_nothing(num: int, vocabulary: Vocabulary, seed: int) -> list[LayoutItem]:
+    """For models without boxes: pictures of products drawn at random, if there are any, by (seed, index)."""
+    if not num:
+        raise ValueError("--num_samples: needed where there is no data_dir to take layouts from")
+    drawn = (np.random.default_rng((seed, index)) for index in range(num))
+    products = [rng.choice(vocabulary.products).item() if vocabulary.products else None for rng in drawn]
+    return [LayoutItem(f"{index:06d}", product, (), "nothing") for index, product in enumerate(products)]
 
 
 def from_file(path: Path, vocabulary: Vocabulary) -> list[LayoutItem]:

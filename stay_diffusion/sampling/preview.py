@@ -1,7 +1,8 @@
 """Pictures for people: layouts drawn with class-coloured boxes, contact sheets, training previews."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.annotations import Box
@@ -39,15 +40,27 @@ def draw_layout(objects: Sequence[Box], classes: Sequence[str], side: int) -> Im
     return canvas
 
 
+def draw_map(labels: np.ndarray, side: int) -> Image.Image:
+    """A label map (H, W) in colours, one per class."""
+    shares = 0.618 * np.arange(labels.max() + 1)[:, None] * (1, 1.7, 2.3) % 1  # spread by the golden ratio
+    return enlarge(Image.fromarray((shares[labels] * 200 + 40).astype(np.uint8)), side)
+
+
 def enlarge(image: Image.Image, side: int) -> Image.Image:
     """RGB, side x side, every pixel still visible."""
     return image.convert("RGB").resize((side, side), Image.Resampling.NEAREST)
 
 
+def legend(drawn: Iterable[Sequence[Box]], classes: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """The colours of the classes that some of the objects have, in class order."""
+    seen = {box.label for objects in drawn for box in objects}
+    return {name: colour_of(name, classes) for name in classes if name in seen}
+
+
 def contact_sheet(
-    rows: Sequence[Sequence[Image.Image]], captions: Sequence[str], classes: Sequence[str], columns: int = 4
+    rows: Sequence[Sequence[Image.Image]], captions: Sequence[str], colours: dict[str, tuple], columns: int = 4
 ) -> Image.Image:
-    """Groups of equally large pictures side by side, `columns` groups to a line, under a legend of the classes."""
+    """Groups of equally large pictures side by side, `columns` groups to a line, under a legend of `colours`."""
     side, per_group = rows[0][0].width, len(rows[0])
     group_width, line_height = per_group * side + (per_group - 1) * 1 + 2 * GAP, side + CAPTION + GAP
     columns = min(columns, len(rows))
@@ -55,8 +68,8 @@ def contact_sheet(
     sheet = Image.new("RGB", (max(columns * group_width, 360), CAPTION + GAP + lines * line_height), (24, 24, 24))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
     x = GAP
-    for name in classes:
-        draw.rectangle([x, 3, x + 8, 11], fill=colour_of(name, classes))
+    for name, colour in colours.items():
+        draw.rectangle([x, 3, x + 8, 11], fill=colour)
         draw.text((x + 12, 1), name, fill=(230, 230, 230), font=font)
         x += 24 + int(draw.textlength(name, font=font))
     for i, (row, caption) in enumerate(zip(rows, captions, strict=True)):

@@ -13,7 +13,7 @@ from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
 from .export import save_png
 from .generate import generate, image_generators
 from .layouts import from_dataset
-from .preview import contact_sheet, draw_boxes, draw_layout, enlarge
+from .preview import contact_sheet, draw_boxes, draw_layout, draw_map, enlarge, legend
 
 PREVIEW_RESPACING = "logsnr20"
 
@@ -40,17 +40,20 @@ class TrainingPreview:
             precision=state.precision,
         ).cpu()
         side = shape[-1] * max(1, 128 // shape[-1])
-        rows = [
-            [
-                enlarge(to_pil(item.real_image()), side),
-                draw_layout(item.objects, classes, side),
-                draw_boxes(to_pil(image), item.objects, classes, side),
-            ]
-            for item, image in zip(self.items, images, strict=True)
-        ]
+        rows = []
+        for item, image in zip(self.items, images, strict=True):
+            real = item.real()
+            layout = (
+                draw_map(real.semantic_map[0].numpy(), side)
+                if item.has_map
+                else draw_layout(item.objects, classes, side)
+            )
+            sample = draw_boxes(to_pil(image), item.objects, classes, side)
+            rows.append([enlarge(to_pil(real.image), side), layout, sample])
+        colours = legend((item.objects for item in self.items), classes)
         captions = [f"{item.product or ''} real, layout, sample" for item in self.items]
         (self.folder / "previews").mkdir(exist_ok=True)
-        save_png(contact_sheet(rows, captions, classes, columns=2), self.folder / f"previews/{state.step:06d}.png")
+        save_png(contact_sheet(rows, captions, colours, columns=2), self.folder / f"previews/{state.step:06d}.png")
         for channel, mean in enumerate(images.mean(dim=(0, 2, 3)).tolist()):
             logger.set(f"sample_mean_{channel}", mean)
 
@@ -58,7 +61,7 @@ class TrainingPreview:
 def draw_batch(images: Tensor, layout: Layout, vocabulary: Vocabulary) -> Image.Image:
     """A contact sheet of training pictures (B, C, S, S) with their boxes and products."""
     side = images.shape[-1] * max(1, 192 // images.shape[-1])
-    rows, captions = [], []
+    rows, captions, drawn = [], [], []
     for image, boxes, labels, valid, product in zip(
         images, layout.boxes, layout.labels, layout.valid, layout.product.tolist(), strict=True
     ):
@@ -66,6 +69,7 @@ def draw_batch(images: Tensor, layout: Layout, vocabulary: Vocabulary) -> Image.
             Box(vocabulary.classes[label - 1], *box)
             for box, label in zip(boxes[valid].tolist(), labels[valid].tolist(), strict=True)
         ]
+        drawn.append(objects)
         rows.append([draw_boxes(to_pil(image), objects, vocabulary.classes, side)])
         captions.append(vocabulary.products[product - 1] if product > 0 else "")
-    return contact_sheet(rows, captions, vocabulary.classes, columns=8)
+    return contact_sheet(rows, captions, legend(drawn, vocabulary.classes), columns=8)

@@ -47,7 +47,8 @@ def _kept_by_autograd(config: RunConfig, model: torch.nn.Module, diffusion: Gaus
     with torch.device("meta"):
         labels = torch.ones(1, ASSUMED_OBJECTS, dtype=torch.long)
         product = torch.zeros(1, dtype=torch.long)
-        layout = Layout(torch.zeros(1, ASSUMED_OBJECTS, 4), labels, labels.bool(), product)
+        semantic_map = torch.zeros(1, 2, size, size, dtype=torch.int16)
+        layout = Layout(torch.zeros(1, ASSUMED_OBJECTS, 4), labels, labels.bool(), product, semantic_map)
         x = torch.zeros(1, config.model.image_channels, size, size)
         t = torch.zeros(1, dtype=torch.long)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

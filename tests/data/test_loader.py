@@ -50,7 +50,7 @@ def record_with_boxes(tmp_path, num):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_sample_is_an_image_with_its_boxes_labels_and_product(records, channels):
-    image, boxes, labels, product = dataset(records, image_channels=channels).sample(5, 0)
+    image, boxes, labels, product, _ = dataset(records, image_channels=channels).sample(5, 0)
     torch.testing.assert_close(image, torch.full((channels, 16, 16), 100 / 127.5 - 1))
     torch.testing.assert_close(boxes, torch.tensor([[0, 3 / 24, 12 / 32, 15 / 24], [4 / 32, 3 / 24, 16 / 32, 15 / 24]]))
     assert labels.tolist() == [1, 2] and labels.dtype == torch.long and product == 2
@@ -68,7 +68,7 @@ def test_labels_stay_with_their_boxes_when_others_are_cut_away_or_over_the_limit
 
 def test_a_picture_without_objects_keeps_its_product(records):
     good = ImageRecord(records[0].path, 32, 24, product="A")
-    _, boxes, labels, product = dataset([good]).sample(0, 0)
+    _, boxes, labels, product, _ = dataset([good]).sample(0, 0)
     assert boxes.shape == (0, 4) and boxes.dtype == torch.float32 and labels.shape == (0,) and product == 1
 
 

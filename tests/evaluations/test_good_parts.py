@@ -14,7 +14,7 @@ from stay_diffusion import factory, flags
 from stay_diffusion.checkpoint import save_tensors
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
 from stay_diffusion.data.layout import Layout
-from stay_diffusion.sampling.generate import _styles, image_generators
+from stay_diffusion.sampling.generate import image_generators, object_styles
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -156,7 +156,7 @@ def test_a_good_part_keeps_the_noise_of_a_network_with_styles(tmp_path):
     assert drawn.read_bytes() == good.read_bytes()
     generators = [image_generators(5, [0])[0] for _ in range(2)]
     some, none = (Layout.collate([(torch.rand(n, 4), torch.ones(n).long(), 1)]) for n in (3, 0))
-    _styles(some, generators[:1]), _styles(none, generators[1:])
+    object_styles(some, generators[:1]), object_styles(none, generators[1:])
     assert generators[0].get_state().equal(generators[1].get_state())
 
 

@@ -338,7 +338,7 @@ def test_the_order_of_the_attention_channels_is_passed_on():
 
 
 def test_an_unknown_conditioning_is_an_error_that_lists_the_known():
-    with pytest.raises(ValueError, match="--conditioning islet: choose one of none, isla, isla_bg"):
+    with pytest.raises(ValueError, match="--conditioning islet: choose one of none, spade, isla, isla_bg"):
         unet(conditioning="islet")
 
 

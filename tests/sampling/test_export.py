@@ -102,7 +102,7 @@ def test_the_npz_holds_the_images_in_order(complete):
 
 def test_sampling_says_where_everything_is(complete):
     folder, output = complete
-    assert "5 images from 4 layouts (val), 0 of them done already" in output
+    assert "5 images from 4 layouts (val)" in output
     assert f"samples, labels and manifest: {folder.resolve()}" in output
     assert (folder / "preview.png").exists()
 
@@ -134,7 +134,7 @@ def test_a_finished_folder_is_left_as_it_is_even_after_a_torn_last_line(run_scri
     manifest.write_bytes(manifest.read_bytes()[:-40])
     (copied / "samples/val_00001.png").unlink()
     output = run_script(SAMPLE, "--model_path", weights, "--results_path", copied, *FAST).output
-    assert "3 of them done already" in output
+    assert "3 of 5 done already" in output
     assert tree(copied) == tree(complete[0])
 
 
@@ -227,10 +227,9 @@ def test_a_bare_checkpoint_works_with_the_whole_command_and_not_without(run_scri
     names += ["attention_resolutions", "conditioning", "diffusion_steps", "noise_schedule"]
     arguments = [word for name in names for word in (f"--{name}", trained[name])]
     command = [SAMPLE, "--model_path", tmp_path / "bare.pt", "--results_path", tmp_path / "out", *FAST, *arguments]
-    without = run_script(*command, code=1).output
+    without = run_script(*command, "--num_res_blocks", 2, code=1).output
     assert "bare.pt: does not fit the model of these flags" in without.splitlines()[-1]
-    vocabulary = ["--classes", ",".join(trained["classes"]), "--product_tags", ",".join(trained["product_tags"])]
-    run_script(*command, *vocabulary)
+    run_script(*command)
     for name in ("samples/val_00000.png", "samples/val_00003.png"):
         assert (tmp_path / "out" / name).read_bytes() == (complete[0] / name).read_bytes()
 

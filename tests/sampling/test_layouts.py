@@ -76,9 +76,9 @@ def test_a_split_s_layouts_are_what_the_network_would_see(dataset):
     first, second = from_dataset(dataset)
     assert first.objects == (Box("line", 0.25, 0.25, 0.5, 0.75), Box("spot", 0, 0, 0.125, 0.25))
     assert (first.product, first.stem) == ("C", "image") and (second.product, second.objects) == (None, ())
-    boxes, labels, product = first.tensors(VOCABULARY)
+    boxes, labels, product, _ = first.tensors(VOCABULARY)
     assert labels.tolist() == [2, 1] and product == 2 and boxes.shape == (2, 4)
-    assert first.real_image().shape == (1, 8, 8)
+    assert first.real().image.shape == (1, 8, 8)
 
 
 # From a file
@@ -88,7 +88,7 @@ def test_lines_of_json_become_layouts(tmp_path):
     one, nameless = read_lines(tmp_path, GOOD_LINE, "", {"objects": []})
     assert (one.stem, one.product, one.objects) == ("one", "C", (Box("line", 0.1, 0.2, 0.5, 0.4),))
     assert (nameless.stem, nameless.product, nameless.objects) == ("layout00003", None, ())
-    assert one.real_image() is None
+    assert one.real() is None
 
 
 def test_a_box_may_reach_out_of_the_picture(tmp_path):

@@ -1,0 +1,64 @@
+"""SPADE: normalisation modulated by a semantic map (arXiv 1903.07291), as SDM conditions its decoder (2207.00050)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stay_diffusion.data.layout import Layout
+
+from .layers import GroupNorm32
+
+HIDDEN = 128
+
+
+class SemanticConditioning:
+    """A map as the norms use it: semantics (B, S, H, W), zero everywhere for no condition; product (B,)."""
+
+    def __init__(self, semantics: Tensor, product: Tensor | None = None):
+        self.product = product
+        self._semantics = {tuple(semantics.shape[-2:]): semantics}
+        self._full_size = next(iter(self._semantics))
+
+    def at(self, size: tuple[int, int]) -> Tensor:
+        """The map at a stage of H x W, nearest; worked out once per size."""
+        if size not in self._semantics:
+            self._semantics[size] = F.interpolate(self._semantics[self._full_size], size=size, mode="nearest")
+        return self._semantics[size]
+
+
+class SemanticConditioner(nn.Module):
+    """Layout -> SemanticConditioning: its map one-hot, and with `edges` a channel of instance edges."""
+
+    def __init__(self, num_classes: int, edges: bool):
+        super().__init__()
+        self.num_classes, self.edges = num_classes, edges
+
+    @property
+    def channels(self) -> int:
+        """S."""
+        return self.num_classes + self.edges
+
+    def forward(self, layout: Layout, size: tuple[int, int], z: Tensor | None = None) -> SemanticConditioning:
+        if layout.semantic_map is None:
+            raise ValueError("--conditioning spade: this layout has boxes only, and a label map is needed")
+        labels, edges = layout.semantic_map.long().unbind(1)  # each B H W
+        one_hot = torch.zeros(len(labels), self.num_classes + 1, *labels.shape[1:], device=labels.device)
+        semantics = one_hot.scatter_(1, labels[:, None], 1)[:, 1:]  # B K H W
+        if self.edges:
+            semantics = torch.cat([semantics, edges[:, None].float()], dim=1)
+        return SemanticConditioning(semantics, layout.product)
+
+
+class SpadeNorm(nn.Module):
+    """GroupNorm(x) * (1 + gamma) + beta, with gamma and beta convolved from the map at x's resolution."""
+
+    def __init__(self, channels: int, map_channels: int):
+        super().__init__()
+        self.normalise = GroupNorm32(channels, affine=False)
+        self.mlp_shared = nn.Sequential(nn.Conv2d(map_channels, HIDDEN, 3, padding=1), nn.ReLU())
+        self.mlp_gamma = nn.Conv2d(HIDDEN, channels, 3, padding=1)
+        self.mlp_beta = nn.Conv2d(HIDDEN, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, conditioning: SemanticConditioning) -> Tensor:
+        hidden = self.mlp_shared(conditioning.at(tuple(x.shape[-2:])))  # B 128 H W
+        return self.normalise(x) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)
