@@ -152,7 +152,7 @@ class TrainConfig:
     drop_rate: float = option(0.0, "share of layouts replaced by no condition, for guidance", least=0, most=1)
     schedule_sampler: str = option("uniform", "which t to train on", ("uniform", "loss-second-moment"))
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
-    use_fp16: bool = option(False, "the tradition's name for --precision fp16")
+    use_fp16: bool = option(False, "the tradition's name for --precision fp16; fp32 on a CPU")
     fp16_scale_growth: float = option(1e-3, "growth per step of fp16's log2 loss scale", least=0)
     seed: int = option(0, "of weights, data order, noise", least=0, most=2**63 - 1)
     log_interval: int = option(10, "steps between log lines", least=1)
@@ -197,7 +197,7 @@ class SampleConfig:
     clip_denoised: bool = option(True, "clamp each step's clean image to [-1, 1]")
     seed: int = option(0, "image i is drawn from (seed, i), whatever the batch size", least=0, most=2**63 - 1)
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
-    use_fp16: bool = option(False, "the tradition's name for --precision fp16")
+    use_fp16: bool = option(False, "the tradition's name for --precision fp16; fp32 on a CPU")
     save_npz: bool = option(False, "also write samples_NxHxWxC.npz")
     device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
 

@@ -1,6 +1,8 @@
 """Which device a run uses, and in which precision."""
 
 import contextlib
+import functools
+import logging
 
 import torch
 
@@ -20,16 +22,25 @@ def pick_device(name: str = "") -> torch.device:
 
 
 def resolve_precision(precision: str, use_fp16: bool, device: torch.device) -> str:
-    """fp32, bf16 or fp16; "auto" is bf16 on GPUs that have it, else fp32."""
+    """fp32, bf16 or fp16; "auto" is bf16 on GPUs that have it, else fp32.
+
+    The tradition's commands, which all say `use_fp16`, run on a CPU too, in fp32; an explicit fp16 is refused there.
+    """
     if use_fp16:
         if precision not in ("auto", "fp16"):
             raise ValueError(f"--use_fp16 True contradicts --precision {precision}")
-        precision = "fp16"
+        precision = "fp16" if device.type == "cuda" or precision == "fp16" else _instead_of_fp16()
     if precision == "fp16" and device.type != "cuda":
-        raise ValueError("--use_fp16 / --precision fp16 needs a GPU; --precision bf16 and fp32 run everywhere")
+        raise ValueError("--precision fp16 needs a GPU; --precision bf16 and fp32 run everywhere")
     if precision == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return precision
+
+
+@functools.cache  # said once
+def _instead_of_fp16() -> str:
+    logging.warning("--use_fp16 True: there is no GPU here, so fp32")
+    return "fp32"
 
 
 def autocast(device: torch.device, precision: str):

@@ -7,7 +7,9 @@ import runpy
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from stay_diffusion.config import DataConfig, DiffusionConfig, ModelConfig, RunConfig, TrainConfig
 
@@ -66,6 +68,22 @@ def tiny_data(tmp_path_factory, synthetic_sdi):
     """A folder of 12 training and 4 validation images."""
     folder = tmp_path_factory.mktemp("tiny") / "data"
     synthetic_sdi.generate(folder, num_train=12, num_val=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_maps(tmp_path_factory):
+    """A folder like ADE20K's, of 4 training and 2 validation pictures of 48 x 40, with ids 0, 3, 20 and 150."""
+    folder, rng = tmp_path_factory.mktemp("tiny maps") / "ade", np.random.default_rng(0)
+    for split, num in (("training", 4), ("validation", 2)):
+        for kind in ("images", "annotations"):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(num):
+            ids = np.full((40, 48), 3, dtype=np.uint8)
+            ids[:8], ids[20:35, 5 + i : 25 + i], ids[22:38, 30:44] = 0, 20, 150
+            picture = np.stack([ids, 255 - ids, ids // 2], axis=-1) + rng.integers(0, 9, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(folder / "images" / split / f"ADE_{split}_{i:04d}.jpg")
+            Image.fromarray(ids).save(folder / "annotations" / split / f"ADE_{split}_{i:04d}.png")
     return folder
 
 

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
 PAGES += sorted((ROOT / "datasets").glob("*.md"))
 CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
-CONFIGS["evaluations/nll.py"] = runpy.run_path(str(ROOT / "evaluations/nll.py"))["NllRun"]
+for script, name in (("evaluations/nll.py", "NllRun"), ("scripts/import_weights.py", "ImportRun")):
+    CONFIGS[script] = runpy.run_path(str(ROOT / script))[name]
 
 
 def code_of(page: Path) -> str:

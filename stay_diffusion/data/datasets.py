@@ -57,7 +57,8 @@ def load_records(
     if not classes:
         named = dict.fromkeys(sorted({record.product for record in records if record.product}))
         product_tags = product_tags or (*find_product_tags(records), *named)
-        _check_product_tags(product_tags, records, tags)
+        if not named:  # files that name products need not show all of them, in a small val folder say
+            _check_product_tags(product_tags, records, tags)
     records = assign_products(records, product_tags)
     vocabulary = (
         Vocabulary(tuple(classes), tuple(product_tags)) if classes else build_vocabulary(records, tags, product_tags)

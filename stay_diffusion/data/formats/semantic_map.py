@@ -16,7 +16,7 @@ from stay_diffusion.data.annotations import AnnotationError, MapFiles
 Ids = NDArray[np.int32]
 
 SMALLEST_OBJECT = 0.005  # share of the picture's area below which a part of a map is no object
-NO_INSTANCE = -1
+NO_INSTANCE, NO_OBJECT = -1, -2
 NUM_COCO_THINGS = 91
 
 
@@ -25,7 +25,7 @@ class Coding:
     """What the ids of a data set's maps mean: class i of `classes` has label i + 1 and stands in files as `ids[i]`.
 
     `void` classes are never objects. `number` gives, from labels and raw instance ids (H, W), each pixel's instance,
-    or NO_INSTANCE where the raw id names none.
+    NO_INSTANCE where the raw id names none, or NO_OBJECT where the pixel is to be left out.
     """
 
     classes: tuple[str, ...]
@@ -57,9 +57,14 @@ def _cityscapes_instances(labels: Ids, raw: Ids) -> Ids:
 
 
 def _coco_instances(labels: Ids, raw: Ids) -> Ids:
-    # Things are numbered from 0, stuff keeps its id. The published maps are a pixel out of place, so that things have
-    # rims with the numbers of the stuff behind them.
-    return np.where((labels <= NUM_COCO_THINGS) & (raw < NUM_COCO_THINGS), raw, NO_INSTANCE)
+    from scipy import ndimage
+
+    # The published maps are label maps with things drawn over them, numbered from 0 and a pixel out of place. A thing
+    # that still has its class's id is a crowd, a rim of any thing of the class, or the thing with just that number.
+    things = labels <= NUM_COCO_THINGS
+    unnumbered = things & (raw == labels - 1)
+    rims = unnumbered & ~ndimage.binary_opening(unnumbered, structure=np.ones((3, 3)))
+    return np.where(rims, NO_OBJECT, np.where(things & ~unnumbered, raw, NO_INSTANCE))
 
 
 # As SDM and SPADE count them: ADE20K's ids less one with 0 as the last class, COCO's 255 as the last class.
@@ -92,6 +97,8 @@ def read_ids(path: Path) -> Ids:
     """The values (H, W) of a grey picture of up to 16 bits, the indices of one with a palette: never converted."""
     try:
         with open(path, "rb") as file, Image.open(file) as image:
+            if image.format == "JPEG":
+                raise ValueError("JPEG does not keep ids; save it as PNG")
             values = np.asarray(image)
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such label map") from None
@@ -119,7 +126,8 @@ def objects(maps: Maps, coding: str, use_instances: bool) -> tuple[NDArray[np.fl
     numbers = np.full_like(labels, NO_INSTANCE)
     if use_instances and maps.instances is not None and rules.number:
         numbers = rules.number(labels, maps.instances)
-    stuff = np.where((numbers == NO_INSTANCE) & ~np.isin(labels, rules.void_labels), labels, 0)
+    numbers[np.isin(labels, rules.void_labels)] = NO_OBJECT
+    stuff = np.where(numbers == NO_INSTANCE, labels, 0)
     found = [*_instances(labels, numbers), *_components(stuff)]
     found = [part for part in found if part[0] >= SMALLEST_OBJECT * labels.size]
     found.sort(key=lambda part: -part[0])
@@ -147,7 +155,7 @@ def _instances(labels: Ids, numbers: Ids):
 
     found, compact = np.unique(numbers, return_inverse=True)
     for number, window in zip(found, ndimage.find_objects(compact.reshape(labels.shape) + 1), strict=True):
-        if number != NO_INSTANCE:
+        if number >= 0:
             inside = numbers[window] == number
             counts = np.bincount(labels[window][inside])
             yield _part(inside & (labels[window] == counts.argmax()), int(counts.argmax()), window)

@@ -1,0 +1,180 @@
+"""image_sample.py beyond boxes: label maps, several runs, models without layouts, other splits."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stay_diffusion import factory
+from stay_diffusion.checkpoint import RunFolder, save_tensors
+from stay_diffusion.data.annotations import Vocabulary
+from stay_diffusion.sampling.generate import image_generators
+from stay_diffusion.sampling.layouts import from_nothing
+
+SAMPLE = "scripts/image_sample.py"
+FAST = ["--num_steps", 2, "--batch_size", 2]
+
+
+def untrained(tiny_run, folder, data, **model):
+    """The path of a random network's weights, in a run folder."""
+    run = factory.with_assumed_names(tiny_run(data={"classes": (), "product_tags": (), **data}, model=model))
+    torch.manual_seed(0)
+    network = factory.build_model(run)
+    for parameter in network.parameters():
+        if not parameter.any():  # zero-initialised: nothing would depend on anything
+            torch.nn.init.normal_(parameter, std=0.1)
+    folder.mkdir(parents=True)
+    RunFolder(folder).write_config(run)
+    save_tensors(folder / "model.pt", network.state_dict())
+    return folder / "model.pt"
+
+
+@pytest.fixture(scope="module", params=["spade", "isla_bg"])
+def of_maps(request, tiny_run, tiny_maps, tmp_path_factory):
+    """A random network's weights for the maps of tiny_maps."""
+    data = {"data_dir": str(tiny_maps), "dataset_mode": "ade20k"}
+    model = {"conditioning": request.param, "image_channels": 3, "image_size": 16, "no_instance": True}
+    return untrained(tiny_run, tmp_path_factory.mktemp("maps") / request.param, data, **model)
+
+
+def ids(path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_labels_of_label_maps_carry_the_ids_of_their_source(run_script, of_maps, tiny_maps, tmp_path):
+    run_script(SAMPLE, "--model_path", of_maps, "--results_path", tmp_path, *FAST)
+    for i in range(2):
+        stem = f"ADE_validation_{i:04d}"
+        written, source = ids(tmp_path / f"labels/{stem}.png"), ids(tiny_maps / f"annotations/validation/{stem}.png")
+        assert written.shape == (16, 16) and set(np.unique(written)) == set(np.unique(source))
+        centres = (np.arange(16) + 0.5) / 16
+        assert np.array_equal(written, source[(centres * 40).astype(int)][:, (centres * 48).astype(int)])
+        assert (tmp_path / f"images/{stem}.png").exists() and (tmp_path / f"samples/{stem}.png").exists()
+
+
+def test_the_map_and_not_another_one_is_what_the_network_sees(run_script, tiny_run, tiny_maps, tmp_path):
+    data = {"data_dir": str(tiny_maps), "dataset_mode": "ade20k"}
+    model = {"conditioning": "spade", "image_channels": 3, "image_size": 16, "no_instance": True}
+    weights = untrained(tiny_run, tmp_path / "run", data, **model)
+    run_script(SAMPLE, "--model_path", weights, "--results_path", tmp_path / "whole", *FAST)
+    run_script(SAMPLE, "--model_path", weights, "--results_path", tmp_path / "cut", *FAST, "--crop_policy", "center")
+    whole, cut = (ids(tmp_path / name / "samples/ADE_validation_0000.png") for name in ("whole", "cut"))
+    assert not np.array_equal(whole, cut)  # the same noise
+
+
+def test_boxes_alone_are_refused_where_a_map_is_needed(run_script, tiny_run, tiny_maps, tmp_path):
+    data = {"data_dir": str(tiny_maps), "dataset_mode": "ade20k"}
+    model = {"conditioning": "spade", "image_channels": 3, "image_size": 16, "no_instance": True}
+    weights = untrained(tiny_run, tmp_path / "run", data, **model)
+    layouts = tmp_path / "layouts.jsonl"
+    layouts.write_text(json.dumps({"objects": [{"label": "wall", "box": [0, 0, 1, 1]}]}) + "\n")
+    ended = run_script(SAMPLE, "--model_path", weights, "--layouts", layouts, "--results_path", tmp_path, code=1)
+    assert "--conditioning spade: this layout has boxes only" in ended.output.splitlines()[-1]
+
+
+def test_spade_says_where_its_instance_maps_are_missing(run_script, tiny_maps, tiny_network, tmp_path):
+    words = ["--data_dir", tiny_maps, "--dataset_mode", "ade20k", "--conditioning", "spade", "--logdir", tmp_path]
+    ended = run_script("scripts/image_train.py", *tiny_network, *words, "--max_steps", 1, code=1)
+    assert "give --no_instance True" in ended.output.splitlines()[-1]
+
+
+def test_spade_says_that_boxes_have_no_maps(run_script, tiny_data, tiny_network, tmp_path):
+    words = ["--data_dir", tiny_data, "--conditioning", "spade", "--logdir", tmp_path, "--max_steps", 1]
+    ended = run_script("scripts/image_train.py", *tiny_network, *words, code=1)
+    assert "--dataset_mode sdi has no label maps" in ended.output.splitlines()[-1]
+
+
+def test_several_runs_are_the_same_layouts_with_other_noise(run_script, of_maps, tmp_path):
+    run_script(SAMPLE, "--model_path", of_maps, "--results_path", tmp_path / "three", *FAST, "--num_runs", 3)
+    run_script(SAMPLE, "--model_path", of_maps, "--results_path", tmp_path / "one", *FAST)
+    name = "samples/ADE_validation_0000.png"
+    pictures = [(tmp_path / f"three/run{i}" / name).read_bytes() for i in range(3)]
+    assert len(set(pictures)) == 3
+    assert pictures[0] == (tmp_path / "one" / name).read_bytes()
+    layouts = [(tmp_path / f"three/run{i}" / name.replace("samples", "labels")).read_bytes() for i in range(3)]
+    assert len(set(layouts)) == 1
+
+
+def test_an_interrupted_series_of_runs_continues(run_script, of_maps, tmp_path):
+    command = [SAMPLE, "--model_path", of_maps, "--results_path", tmp_path, *FAST, "--num_runs"]
+    run_script(*command, 2)
+    first = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run*/samples/*.png")}
+    ended = run_script(*command, 3)
+    assert ended.output.count("2 of 2 done already") == 2 and ended.output.count("0 of 2 done already") == 1
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert len(list((tmp_path / "run2/samples").glob("*.png"))) == 2
+
+
+def test_the_run_is_part_of_the_noise_and_the_first_run_is_the_plain_one():
+    def drawn(*arguments):
+        return [torch.rand(2, generator=generator) for generator in image_generators(*arguments)]
+
+    for seed in (0, 7, 2**40, 2**63 - 1):
+        plain, first, second = drawn(seed, [0, 5]), drawn(seed, [0, 5], 0), drawn(seed, [0, 5], 1)
+        assert all(torch.equal(a, b) for a, b in zip(plain, first, strict=True))
+        assert not any(torch.equal(a, b) for a, b in zip(plain, second, strict=True))
+
+
+def test_is_train_is_the_training_split(run_script, of_maps, tmp_path):
+    run_script(SAMPLE, "--model_path", of_maps, "--results_path", tmp_path, *FAST, "--is_train", True)
+    assert len(list((tmp_path / "samples").glob("ADE_training_*.png"))) == 4
+
+
+def test_is_train_contradicts_another_split(run_script, of_maps, tmp_path):
+    words = ["--is_train", True, "--layouts", "val", "--results_path", tmp_path]
+    ended = run_script(SAMPLE, "--model_path", of_maps, *words, code=1)
+    assert "--is_train True contradicts --layouts val" in ended.output
+
+
+def test_training_with_is_train_false_sees_the_validation_split(run_script, tiny_maps, tiny_network, tmp_path):
+    words = ["--data_dir", tiny_maps, "--dataset_mode", "ade20k", "--logdir", tmp_path, "--is_train", False]
+    ended = run_script("scripts/image_train.py", *tiny_network, *words, "--max_steps", 1, "--batch_size", 2)
+    assert "data: 2 training" in ended.output
+
+
+def test_a_model_without_boxes_is_sampled_without_data(run_script, tiny_run, tmp_path):
+    weights = untrained(tiny_run, tmp_path / "run", {"num_classes": 3}, conditioning="none")
+    run_script(SAMPLE, "--model_path", weights, "--results_path", tmp_path / "out", *FAST, "--num_samples", 5)
+    lines = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()]
+    assert [line["stem"] for line in lines] == [f"{i:06d}" for i in range(5)]
+    assert {line["layout"]["product"] for line in lines} <= {"0", "1", "2"}
+    ended = run_script(SAMPLE, "--model_path", weights, "--results_path", tmp_path / "none", code=1)
+    assert "--num_samples: needed" in ended.output
+
+
+def test_products_drawn_from_nothing_depend_on_the_seed_and_the_index_alone():
+    names = Vocabulary((), tuple("abcdefgh"))
+    products = [item.product for item in from_nothing(40, names, seed=3)]
+    assert products[:10] == [item.product for item in from_nothing(10, names, seed=3)]
+    assert products != [item.product for item in from_nothing(40, names, seed=4)]
+    assert set(products) == set("abcdefgh")
+    assert [item.product for item in from_nothing(2, Vocabulary(()), seed=0)] == [None, None]
+
+
+def test_a_bare_checkpoint_of_label_maps_works_with_the_whole_command(run_script, of_maps, tiny_maps, tmp_path):
+    trained = json.loads((of_maps.parent / "config.json").read_text())
+    names = ["image_size", "image_channels", "num_channels", "num_res_blocks", "channel_mult", "num_heads"]
+    names += ["attention_resolutions", "conditioning", "no_instance", "diffusion_steps", "noise_schedule"]
+    flags = [word for name in names for word in (f"--{name}", trained[name])]
+    (tmp_path / "bare.pt").write_bytes(of_maps.read_bytes())
+    words = ["--data_dir", tiny_maps, "--dataset_mode", "ade20k", "--num_classes", 151, *FAST]
+    run_script(SAMPLE, "--model_path", tmp_path / "bare.pt", "--results_path", tmp_path / "bare", *words, *flags)
+    run_script(SAMPLE, "--model_path", of_maps, "--results_path", tmp_path / "known", *FAST)
+    bare, known = ((tmp_path / name / "samples/ADE_validation_0001.png").read_bytes() for name in ("bare", "known"))
+    assert bare == known
+
+
+def test_a_contradicted_number_of_classes_is_one_line(run_script, of_maps, tmp_path):
+    words = ["--num_classes", 150, "--results_path", tmp_path]
+    ended = run_script(SAMPLE, "--model_path", of_maps, *words, code=1)
+    assert "--num_classes 150 contradicts the trained model's 151" in ended.output.splitlines()[-1]
+
+
+def test_gradient_checkpointing_and_dropout_may_differ_from_run_to_run(run_script, of_maps, tmp_path):
+    words = ["--use_checkpoint", True, "--dropout", 0.5, *FAST]
+    run_script(SAMPLE, "--model_path", of_maps, "--results_path", tmp_path / "other", *words)
+    run_script(SAMPLE, "--model_path", of_maps, "--results_path", tmp_path / "plain", *FAST)
+    name = "samples/ADE_validation_0000.png"
+    assert (tmp_path / "other" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
