@@ -96,7 +96,8 @@ def build_dataset(records: list[ImageRecord], config: RunConfig, augment: bool) 
     """Records as training samples, in the configuration's vocabulary; without `augment` nothing is random
     but what the crop policy itself draws."""
     data, model = config.data, config.model
-    if not model.class_cond:  # no layout at all: whatever is drawn or named stays outside
+    if not (model.class_cond or data.classes or data.product_tags):
+        # A model without layouts that came without names: what is drawn or named on pictures stays outside.
         records = [replace(record, boxes=(), product=None, maps=None) for record in records]
     elif model.conditioning == "spade":
         _check_maps(records, data.dataset_mode, model.no_instance)

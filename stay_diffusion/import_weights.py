@@ -40,7 +40,8 @@ def to_ours(state: State) -> State:
 
     SDM keeps the modulated norms beside the layers they belong to; here they are the first of them.
     """
-    if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    flat = isinstance(state, dict) and all(isinstance(tensor, Tensor) for tensor in state.values())
+    if not flat or not state:
         raise ValueError("not a flat state dict: it holds other things than tensors")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -69,7 +70,7 @@ def misfits(state: State, config: RunConfig) -> list[str]:
         whose = "SDM's (--kind sdm)" if seen["conditioning"][1] == "spade" else "guided-diffusion's (--kind guided)"
         return [f"its norms are {whose}"]
     return [
-        f"--{name} {flags.text(have)}, but the file has {flags.text(found)}"
+        f"--{name} {flags.text(have)}, but the file has {flags.text(found)}{_other_reading(name, have, found, config)}"
         for name, (have, found) in seen.items()
         if have != found
     ]
@@ -146,12 +147,22 @@ def _seen_options(state: State, config: RunConfig) -> dict[str, tuple]:
     return seen
 
 
+def _other_reading(name: str, have, found, config: RunConfig) -> str:
+    """A map's channels are its classes and perhaps the edges: one too many or too few may mean either."""
+    edges = 1 if config.model.no_instance else -1
+    if name != "num_classes" or config.model.conditioning != "spade" or found - have != edges:
+        return ""
+    return f", or {have} with --no_instance {not config.model.no_instance}"
+
+
 def _decoder_stages(state: State) -> list[State]:
     """The tensors of each of output_blocks, by their names in it."""
     stages: dict[int, State] = {}
     for name, tensor in state.items():
         if match := re.fullmatch(r"output_blocks\.(\d+)\.(.+)", name):
             stages.setdefault(int(match[1]), {})[match[2]] = tensor
+    if not stages:  # a classifier's
+        raise KeyError("output_blocks")
     return [stages[i] for i in range(len(stages))]
 
 

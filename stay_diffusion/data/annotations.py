@@ -6,6 +6,7 @@ from pathlib import Path
 
 # A box whose edges all lie within this share of the side from the picture's edges covers the whole picture.
 WHOLE_IMAGE_TOLERANCE = 0.01
+NAMES_SHOWN = 20
 
 
 class AnnotationError(ValueError):
@@ -68,16 +69,21 @@ class Vocabulary:
 
     def label_of(self, record: ImageRecord, box: Box) -> int:
         if box.label not in self.classes:
-            raise AnnotationError(f"{record.path}: unknown class {box.label!r}; known: {', '.join(self.classes)}")
+            raise AnnotationError(f"{record.path}: unknown class {box.label!r}; known: {_listed(self.classes)}")
         return self.classes.index(box.label) + 1
 
     def product_of(self, record: ImageRecord) -> int:
         if record.product is None:
             return 0
         if record.product not in self.products:
-            known = ", ".join(self.products) or "none"
+            known = _listed(self.products)
             raise AnnotationError(f"{record.path}: unknown product {record.product!r}; known: {known}")
         return self.products.index(record.product) + 1
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more or "none"
 
 
 def find_product_tags(records: Iterable[ImageRecord]) -> tuple[str, ...]:

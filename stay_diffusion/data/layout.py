@@ -60,6 +60,7 @@ class Layout:
     def cat(cls, layouts: Sequence["Layout"]) -> "Layout":
         """One batch after the other, padded to the most objects."""
         O = max(layout.num_objects for layout in layouts)
+        assert len({layout.semantic_map is None for layout in layouts}) == 1
         columns = zip(*(layout.pad(O)._tensors() for layout in layouts), strict=True)
         return cls(*(None if tensors[0] is None else torch.cat(tensors) for tensors in columns))
 
