@@ -123,25 +123,31 @@ def start_of(config: RunConfig, values: dict) -> RunConfig:
 
 def verify(model, config: RunConfig, path: Path, needed: tuple[str, ...]) -> None:
     """Compares with the original's output, for every layout of `conditions`; ValueError where it differs."""
+    import zipfile
+
     import numpy as np
     import torch
 
     try:
         with np.load(path) as arrays:
-            numbers = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (OSError, ValueError) as error:
+            numbers = {name: torch.from_numpy(arrays[name]) for name in needed if name in arrays.files}
+    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"--verify {path}: cannot be read as an npz: {error}") from None
     for name in needed:
         if name not in numbers:
             raise ValueError(f"--verify {path}: has no {name}; needed are {', '.join(needed)}")
     expected = numbers["out"].float()
-    for what, layout in conditions(config, {name: numbers[name] for name in needed}).items():
-        with torch.no_grad():
-            output = model(numbers["x"].float(), numbers["t"], layout)
+    for what, layout in conditions(config, numbers).items():
+        try:
+            with torch.no_grad():
+                output = model(numbers["x"].float(), numbers["t"], layout)
+        except (RuntimeError, IndexError) as error:  # torch's, of shapes and of classes that there are not
+            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in numbers.items())
+            raise ValueError(f"--verify {path}: {shapes} do not fit the model: {str(error).splitlines()[0]}") from None
         if output.shape != expected.shape:
             raise ValueError(f"--verify {path}: out is {tuple(expected.shape)}, the model gives {tuple(output.shape)}")
         absolute = (output - expected).abs().max().item()
-        relative = absolute / expected.abs().max().item()
+        relative = absolute / max(expected.abs().max().item(), 1e-30)  # an untrained network's output is zero
         print(f"verified against {path}{what}: largest error {absolute:.2e}, {relative:.2e} of the largest output")
         if not relative <= LARGEST_ERROR:
             raise ValueError(

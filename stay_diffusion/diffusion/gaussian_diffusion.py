@@ -78,6 +78,7 @@ class GaussianDiffusion:
             "alphas_cumprod_prev": previous,
             "signal": np.sqrt(alphas_cumprod),
             "sigma": np.sqrt(1.0 - alphas_cumprod),
+            "log_noise_variance": np.log(1.0 - alphas_cumprod),
             "log_betas": np.log(self.betas),
             "posterior_variance": posterior_variance,
             "posterior_log_variance_clipped": np.log(clipped),
@@ -137,7 +138,10 @@ class GaussianDiffusion:
         x_start = self.x_start_of(mean_output, x_t, t)
         if clip_denoised:
             x_start = x_start.clamp(-1, 1)
-        return PMeanVariance(self.q_posterior_mean(x_start, x_t, t), log_variance.exp(), log_variance, x_start)
+        variance = log_variance.exp()
+        if self.variance == "fixed_small":  # the posterior of the first step is a point, which has no logarithm
+            variance = self.at("posterior_variance", t).expand_as(x_t)
+        return PMeanVariance(self.q_posterior_mean(x_start, x_t, t), variance, log_variance, x_start)
 
     def split(self, output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
         """The network's output in float32, parted into its C mean channels and, if learned, its C variance channels."""
@@ -190,7 +194,7 @@ class GaussianDiffusion:
     def prior_bpd(self, x_start: Tensor) -> Tensor:
         """KL(q(x_T | x_0) || N(0, I)) in bits per dimension (B,)."""
         last = torch.full((len(x_start),), self.num_timesteps - 1, device=x_start.device)
-        mean, log_variance = self.at("signal", last) * x_start, 2 * self.at("sigma", last).log()
+        mean, log_variance = self.at("signal", last) * x_start, self.at("log_noise_variance", last)
         zero = torch.zeros((), device=x_start.device)
         return mean_flat(normal_kl(mean, log_variance, zero, zero)) / math.log(2.0)
 

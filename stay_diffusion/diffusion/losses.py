@@ -10,7 +10,7 @@ def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2
     """KL(N(mean1, exp(log_variance1)) || N(mean2, exp(log_variance2))), broadcast element by element, in nats."""
     ratio = torch.exp(log_variance1 - log_variance2)
     distance = (mean1 - mean2) ** 2 * torch.exp(-log_variance2)
-    return 0.5 * (ratio + distance - 1.0 + log_variance2 - log_variance1)
+    return 0.5 * (-1.0 + log_variance2 - log_variance1 + ratio + distance)
 
 
 def approx_normal_cdf(x: Tensor) -> Tensor:
