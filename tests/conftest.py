@@ -3,17 +3,24 @@
 import importlib.util
 import itertools
 import multiprocessing
+import os
 import runpy
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stay_diffusion.config import DataConfig, DiffusionConfig, ModelConfig, RunConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# The networks here are tiny: more threads only wait for one another, on a busy machine for minutes.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
 PRELOADED = ["torch", "stay_diffusion.factory", "stay_diffusion.training.validation"]
 PRELOADED += ["stay_diffusion.sampling.training_preview", "torch._dynamo"]
 
