@@ -21,12 +21,11 @@ import torch
 from PIL import Image
 
 from stay_diffusion import factory
-from stay_diffusion.checkpoint import atomic_write, sha256
+from stay_diffusion.checkpoint import atomic_write, config_beside, sha256
 from stay_diffusion.command import run_command
-from stay_diffusion.config import RunConfig, SampleConfig
+from stay_diffusion.config import SampleConfig
 from stay_diffusion.data.annotations import Box, Vocabulary
 from stay_diffusion.device import pick_device
-from stay_diffusion.flags import load
 from stay_diffusion.models.object_masks import at_least_one_pixel, box_indicator
 from stay_diffusion.sampling.export import ResultsFolder
 from stay_diffusion.sampling.generate import generate_all
@@ -134,7 +133,11 @@ def sample_good_parts(folder: Path, items: list[LayoutItem], settings: dict, bat
         raise ValueError(f"{weights}: the weights that made these samples are not there any more")
     if sha256(weights) != settings["checkpoint_sha256"]:
         raise ValueError(f"{weights}: not the weights that made these samples any more (their sha256 differs)")
-    config: RunConfig = load(weights.parent / "config.json")
+    config = config_beside(weights)
+    if config is None:
+        raise ValueError(f"{weights}: no config.json beside it, which says what the model is")
+    if config.model.layout_kind != "boxes":
+        raise ValueError(f"{weights}: a model that sees no boxes (--conditioning {config.model.conditioning})")
     vocabulary: Vocabulary = factory.vocabulary_of(config)
     good = [LayoutItem(item.stem, item.product, (), item.source) for item in items]
     results = ResultsFolder(folder / "good_parts", vocabulary)

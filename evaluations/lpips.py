@@ -84,7 +84,9 @@ def find_runs(folder: Path) -> list[Path]:
         inside,
         [folder],
     )
-    return next((runs for layout in layouts if (runs := [path for path in layout if images_in(path)])), [])
+    found = [[path for path in layout if images_in(path)] for layout in layouts]
+    several = (runs for runs in found if len(runs) > 1)
+    return next(several, next((runs for runs in found if runs), []))
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -235,4 +237,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, continues=False)

@@ -199,4 +199,4 @@ def write(folder: Path, report: dict, terms: dict) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, continues=False)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ADE20K from label maps to numbers: train, fine-tune for guidance, sample several runs, FID, LPIPS.
 #
-#     DATA_DIR=./data/ADEChallengeData2016 PROCESSES=8 scripts/ade20.sh
+#     DATA_DIR=./data/ADEChallengeData2016 scripts/ade20.sh
 #
 # The commands are SDM's, flag for flag; what a machine decides is a variable. In small, on a CPU:
 #
@@ -18,7 +18,7 @@ NAME=${NAME:-ADE20K-STAY}
 OUTPUT=${OUTPUT:-OUTPUT}
 RESULTS=${RESULTS:-RESULTS/$NAME}
 
-PROCESSES=${PROCESSES:-1}
+PROCESSES=${PROCESSES:-1} # for mpiexec; more than one is refused so far
 IMAGE_SIZE=${IMAGE_SIZE:-256}
 NUM_CHANNELS=${NUM_CHANNELS:-256}
 NUM_HEAD_CHANNELS=${NUM_HEAD_CHANNELS:-$((NUM_CHANNELS < 64 ? NUM_CHANNELS : 64))}

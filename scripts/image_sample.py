@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from stay_diffusion.command import run_command
+from stay_diffusion.command import one_process_only, run_command
 from stay_diffusion.config import RunConfig, SampleConfig, SampleRun
 from stay_diffusion.flags import dump, parse
 
@@ -16,6 +16,7 @@ def main() -> int:
     if switches["print_config"]:
         print(dump(run), end="")
         return 0
+    one_process_only()
     sample, respacing = settled(run, given)
 
     # Imported only now, so that --help and mistyped flags answer at once.
@@ -94,9 +95,14 @@ def wanted(sample: SampleConfig, config: RunConfig) -> tuple[list, int]:
     from stay_diffusion.sampling.layouts import choose, from_dataset, from_file, from_nothing
 
     vocabulary = factory.vocabulary_of(config)
+    if sample.layouts not in ("train", "val") and config.model.layout_kind == "map":
+        raise ValueError(
+            f"--layouts {sample.layouts}: holds boxes, but the model (--conditioning spade) wants label maps: "
+            "--layouts val or train"
+        )
     if sample.layouts not in ("train", "val"):
         available = from_file(Path(sample.layouts), vocabulary)
-    elif config.data.data_dir or config.model.takes_objects:
+    elif config.data.data_dir or config.model.layout_kind:
         records, _ = factory.read_split(config.data, sample.layouts)
         available = from_dataset(factory.build_dataset(records, config, augment=False), sample.num_samples)
     else:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from stay_diffusion.command import run_command
+from stay_diffusion.command import one_process_only, run_command
 from stay_diffusion.config import RunConfig
 from stay_diffusion.flags import VOCABULARY, contradictions, dump, flatten, load, parse, unflatten
 
@@ -16,6 +16,7 @@ def main() -> int:
     if switches["print_config"]:
         print(dump(config), end="")
         return 0
+    one_process_only()
 
     # Imported only now, so that --help and mistyped flags answer at once.
     import torch
@@ -161,7 +162,7 @@ def draw_batch(train_set, batch_size: int, seed: int, folder: Path) -> None:
     images, layout = next(batches(train_set, batch_size, seed, start=0))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "dry_run.png"
-    draw_batch(images[:32], layout[:32], train_set.vocabulary).save(path)
+    draw_batch(images[:32], layout[:32], train_set).save(path)
     objects = layout.valid.sum(dim=1).float()
     print(f"one batch: images {tuple(images.shape)}, {objects.mean():.1f} objects a picture; drawn in {path.resolve()}")
 

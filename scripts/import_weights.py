@@ -182,4 +182,4 @@ def conditions(config: RunConfig, numbers: dict) -> dict:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, continues=False)

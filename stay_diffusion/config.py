@@ -91,9 +91,11 @@ class ModelConfig:
         return self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
 
     @property
-    def takes_objects(self) -> bool:
-        """Whether there is more to a layout than its product."""
-        return self.class_cond and self.conditioning != "none"
+    def layout_kind(self) -> str:
+        """What of a layout the network sees besides the product: "boxes", "map", or "" for nothing."""
+        if not self.class_cond or self.conditioning == "none":
+            return ""
+        return "map" if self.conditioning == "spade" else "boxes"
 
     def heads_of(self, channels: int, num_heads: int) -> int:
         flag, per = ("num_heads", num_heads) if self.num_head_channels == -1 else ("num_head_channels", None)
@@ -107,7 +109,7 @@ class ModelConfig:
             raise ValueError(f"--num_channels {self.num_channels}: must be a positive multiple of 32")
         if self.num_head_channels == 0 or self.num_head_channels < -1:
             raise ValueError(f"--num_head_channels {self.num_head_channels}: must be positive, or -1 for off")
-        if not self.takes_objects or self.conditioning == "spade":
+        if self.layout_kind != "boxes":
             for flag, off in (("mask_refine", False), ("z_mode", "off")):
                 if getattr(self, flag) != off:
                     raise ValueError(f"--{flag} {getattr(self, flag)}: only --conditioning isla_bg and isla have it")

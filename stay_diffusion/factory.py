@@ -55,8 +55,8 @@ def read_split(data: DataConfig, split: str) -> tuple[list[ImageRecord], Vocabul
 def with_vocabulary(config: RunConfig, vocabulary: Vocabulary) -> RunConfig:
     """The configuration that names its classes and products, as it is saved."""
     names = {"classes": vocabulary.classes, "product_tags": vocabulary.products}
-    kind = "product_tags" if config.model.conditioning == "none" else "classes"
-    if config.data.num_classes not in (0, len(names[kind])):
+    kind = "product_tags" if config.model.conditioning == "none" and vocabulary.products else "classes"
+    if config.model.class_cond and config.data.num_classes not in (0, len(names[kind])):
         what = "products" if kind == "product_tags" else "classes"
         raise ValueError(f"--num_classes {config.data.num_classes}: the data have {len(names[kind])} {what}")
     names["num_classes"] = len(names[kind])
@@ -78,7 +78,7 @@ def with_assumed_names(config: RunConfig) -> RunConfig:
         return config
     if data.data_dir and not classes and data.dataset_mode not in CODINGS:
         return with_vocabulary(config, read_split(data, "train")[1])
-    if model.conditioning == "none":
+    if model.conditioning == "none" and data.dataset_mode not in CODINGS:
         products = products or tuple(str(i) for i in range(data.num_classes or IMAGENET_CLASSES))
     elif data.dataset_mode in CODINGS:
         classes = classes or CODINGS[data.dataset_mode].classes
@@ -99,7 +99,7 @@ def build_dataset(records: list[ImageRecord], config: RunConfig, augment: bool) 
     if not (model.class_cond or data.classes or data.product_tags):
         # A model without layouts that came without names: what is drawn or named on pictures stays outside.
         records = [replace(record, boxes=(), product=None, maps=None) for record in records]
-    elif model.conditioning == "spade":
+    elif model.layout_kind == "map":
         _check_maps(records, data.dataset_mode, model.no_instance)
     return LayoutDataset(
         records,
@@ -110,9 +110,10 @@ def build_dataset(records: list[ImageRecord], config: RunConfig, augment: bool) 
         background_rate=data.background_rate if augment else 0.0,
         random_flip=data.random_flip and augment,
         min_visible=data.min_visible,
-        max_objects=data.max_objects,
+        max_objects=data.max_objects if model.layout_kind == "boxes" else 0,
         max_objects_policy=data.max_objects_policy,
         use_instances=not model.no_instance,
+        layout_kind=model.layout_kind,
         seed=config.train.seed,
     )
 

@@ -46,7 +46,8 @@ def load_records(
         if image_dir or product_tags:
             flag = f"--image_dir {image_dir}" if image_dir else f"--product_tags {','.join(product_tags)}"
             raise ValueError(f"{flag}: --dataset_mode {mode} has none")
-        return semantic_datasets.read(mode, data_dir, split), _names_of_map(mode, classes)
+        vocabulary = _names_of_map(mode, classes)
+        return semantic_datasets.read(mode, data_dir, split), vocabulary
     if mode not in DATASETS:
         raise ValueError(f"--dataset_mode {mode}: choose from {', '.join((*DATASETS, *CODINGS))}")
     folder, is_split = _annotation_folder(data_dir, split)
@@ -79,10 +80,13 @@ def find_split(data_dir: Path, split: str) -> Path | None:
 
 
 def _names_of_map(mode: str, classes: Sequence[str]) -> Vocabulary:
-    """The names given, if there are enough for the ids of a label map, else the data set's own."""
+    """The names given, if they are the data set's or mere numbers (class_1 ...), else the data set's own."""
     own = CODINGS[mode].classes
     if classes and len(classes) < len(own):
         raise AnnotationError(f"--dataset_mode {mode}: has {len(own)} classes, but the model knows {len(classes)}")
+    for label, (known, name) in enumerate(zip(classes, own, strict=False), 1):
+        if known not in (name, f"class_{label}"):
+            raise AnnotationError(f"--dataset_mode {mode}: its class {label} is {name!r}, but the model's is {known!r}")
     return Vocabulary(tuple(classes or own))
 
 

@@ -1,5 +1,6 @@
 """Reading any picture upright into the model's channels and range, and the way back."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ class ImageError(ValueError):
     """A picture cannot be read; the message names the file."""
 
 
-def read_image(path: Path, channels: int) -> Image.Image:
-    """The upright picture in mode L (1 channel) or RGB (3), or in mode F, 0..255, for greys of more than 8 bits.
+def read_image(path: Path, channels: int, upright: bool = True) -> Image.Image:
+    """The picture in mode L (1 channel) or RGB (3), or in mode F, 0..255, for greys of more than 8 bits.
 
+    Turned as its EXIF orientation says if `upright`, else as stored.
     Transparency is ignored: the colours are those stored in the file.
     Raises ImageError where the file is missing, broken, cut off or of an unknown range.
     """
@@ -31,12 +33,25 @@ def read_image(path: Path, channels: int) -> Image.Image:
     try:
         # Not Image.open(path): mapping the file into memory, Pillow 12 garbles a sideways TIFF.
         with open(path, "rb") as file, Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in WHITE:
-                return _deep_grey(upright)
-            return _opaque(upright).convert("L" if channels == 1 else "RGB")
+            picture = ImageOps.exif_transpose(image) if upright else image
+            if picture.mode in WHITE:
+                return _deep_grey(picture)
+            return _opaque(picture).convert("L" if channels == 1 else "RGB")
     except Exception as error:  # decoders raise nearly every type on broken files
         raise _unreadable(path, error) from error
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """The pictures below a folder, sorted; linked folders are followed once, hidden files left out."""
+    found, visited = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a link back up
+            folders.clear()
+            continue
+        visited.add(real)
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def image_size(path: Path) -> tuple[int, int]:

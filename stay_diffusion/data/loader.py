@@ -49,6 +49,7 @@ class LayoutDataset(Dataset):
         max_objects: int = 0,
         max_objects_policy: str = "error",
         use_instances: bool = True,
+        layout_kind: str = "boxes",
         seed: int = 0,
     ):
         if crop_policy not in transforms.CROP_POLICIES:
@@ -73,7 +74,9 @@ class LayoutDataset(Dataset):
         self.max_objects = max_objects
         self.max_objects_policy = max_objects_policy
         self.use_instances = use_instances
+        self.layout_kind = layout_kind
         self.seed = seed
+        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # boxes and labels of label maps, by index
 
     def __len__(self) -> int:
         return len(self.records)
@@ -81,10 +84,11 @@ class LayoutDataset(Dataset):
     def sample(self, index: int, epoch: int) -> Sample:
         """Record `index` as epoch `epoch` shows it."""
         record, rng = self.records[index], np.random.default_rng((self.seed, epoch, index))
-        image = read_image(record.path, self.image_channels)
+        # Maps belong to the picture as it is stored; boxes are drawn on it upright.
+        image = read_image(record.path, self.image_channels, upright=not record.maps)
         maps = semantic_map.read(record.maps) if record.maps else None
         _check_size(record, image.size, maps)
-        drawn, drawn_labels = self._drawn(record, maps)
+        drawn, drawn_labels = self._drawn(index, maps)
         somewhere = self.background_rate and rng.random() < self.background_rate
         policy = transforms.anywhere if somewhere else transforms.CROP_POLICIES[self.crop_policy]
         cut = transforms.apply(image, drawn, policy, self.image_size, self.min_visible, self.random_flip, rng)
@@ -106,10 +110,13 @@ class LayoutDataset(Dataset):
         except ValueError as error:
             return error
 
-    def _drawn(self, record: ImageRecord, maps: semantic_map.Maps | None) -> tuple[np.ndarray, np.ndarray]:
+    def _drawn(self, index: int, maps: semantic_map.Maps | None) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (N, 4) in pixels and labels (N,) of all that is drawn on a picture."""
-        if maps:
-            return semantic_map.objects(maps, record.maps.coding, self.use_instances)
+        record = self.records[index]
+        if maps:  # finding the parts of a large map takes longer than reading it
+            if index not in self._found:
+                self._found[index] = semantic_map.objects(maps, record.maps.coding, self.use_instances)
+            return self._found[index]
         boxes = np.array([(box.x0, box.y0, box.x1, box.y1) for box in record.boxes])
         return boxes, np.array([self.vocabulary.label_of(record, box) for box in record.boxes], dtype=np.int64)
 

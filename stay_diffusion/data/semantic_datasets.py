@@ -1,12 +1,11 @@
 """Where SPADE's and SDM's data sets keep pictures, label maps and instance maps; paired by name, never by order."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from stay_diffusion.data.annotations import AnnotationError, EmptySplit, ImageRecord, MapFiles
-from stay_diffusion.data.images import IMAGE_SUFFIXES
+from stay_diffusion.data.images import find_pictures
 
 logger = logging.getLogger("stay_diffusion.data")
 
@@ -57,8 +56,8 @@ def read(mode: str, data_dir: Path, split: str) -> list[ImageRecord]:
     folders = [data_dir / pattern.format(split=name) for pattern in (where.images, where.labels)]
     for folder in folders:
         if not folder.is_dir():
-            expected = f"--dataset_mode {mode} has its {split} split there"
-            raise (EmptySplit if split == "val" else AnnotationError)(f"{folder}: no such folder; {expected}")
+            message = f"{folder}: no such folder, for the {split} split of --dataset_mode {mode}"
+            raise EmptySplit(message) if split == "val" else AnnotationError(message)
     images, labels = (_by_stem(folder, ending) for folder, ending in zip(folders, where.endings, strict=False))
     instances = {}
     if where.instances:
@@ -80,7 +79,7 @@ def read(mode: str, data_dir: Path, split: str) -> list[ImageRecord]:
 def _by_stem(folder: Path, ending: str) -> dict[str, Path]:
     """The pictures below a folder by their path in it without ending and suffix."""
     found: dict[str, Path] = {}
-    for path in _pictures(folder):
+    for path in find_pictures(folder):
         if not path.stem.endswith(ending):
             continue
         stem = path.relative_to(folder).with_name(path.stem.removesuffix(ending)).as_posix()
@@ -88,10 +87,6 @@ def _by_stem(folder: Path, ending: str) -> dict[str, Path]:
             raise AnnotationError(f"{path}: {found[stem].name} beside it has the same name; remove one of them")
         found[stem] = path
     return found
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _all_there(images: dict[str, Path], partners: dict[str, Path], what: str) -> None:

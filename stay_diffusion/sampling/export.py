@@ -13,7 +13,7 @@ from ..data.annotations import Box, ImageRecord, Vocabulary
 from ..data.formats import semantic_map, vott
 from ..data.images import to_pil
 from .layouts import LayoutItem
-from .preview import contact_sheet, draw_boxes, draw_layout, enlarge, legend
+from .preview import classes_of, contact_sheet, draw_boxes, draw_layout, draw_map, enlarge, legend
 
 SHEET_IMAGES = 32
 
@@ -55,8 +55,11 @@ class ResultsFolder:
         return entries
 
     def open(self) -> None:
-        for name in ("samples", "images", "labels"):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
+        try:
+            for name in ("samples", "images", "labels"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--results_path {self.path}: cannot be made: {error.strerror}") from None
         lock(self.path)
         # Rewritten without a torn last line, so that appending starts on a fresh one.
         self._write_manifest(self.entries())
@@ -103,19 +106,25 @@ class ResultsFolder:
         return ImageRecord(path, W, H, boxes, item.product)
 
     def _sheet(self, items: Sequence[LayoutItem]) -> Image.Image:
-        rows, classes = [], self.vocabulary.classes
+        rows, captions, seen, classes = [], [], set(), self.vocabulary.classes
         for item in items:
             sample = Image.open(self.path / f"samples/{item.stem}.png")
             side = sample.width * max(1, 192 // sample.width)
-            cells = [enlarge(sample, side), draw_boxes(sample, item.objects, classes, side)]
-            real = self.path / f"images/{item.stem}.png"
-            if item.dataset and real.exists():
-                cells.append(draw_boxes(Image.open(real), item.objects, classes, side))
+            if item.is_map:
+                real = item.real()
+                labels = real.semantic_map[0].numpy()
+                cells = [enlarge(sample, side), draw_map(labels, classes, side), enlarge(to_pil(real.image), side)]
+                seen |= classes_of(labels, classes)
+            else:
+                cells = [enlarge(sample, side), draw_boxes(sample, item.objects, classes, side)]
+                real = self.path / f"images/{item.stem}.png"
+                if item.dataset and real.exists():
+                    cells.append(draw_boxes(Image.open(real), item.objects, classes, side))
+                seen |= {box.label for box in item.objects}
             rows.append(cells)
-        captions = [
-            f"{item.stem} {item.product or ''}: sample, with boxes, real"[: 28 * len(rows[0])] for item in items
-        ]
-        return contact_sheet(rows, captions, legend((item.objects for item in items), classes), columns=3)
+            what = "sample, map, real" if item.is_map else "sample, with boxes, real"
+            captions.append(f"{item.stem} {item.product or ''}: {what}"[: 28 * len(cells)])
+        return contact_sheet(rows, captions, legend(seen, classes), columns=3)
 
     def _write_manifest(self, entries: dict[int, dict]) -> None:
         text = "".join(json.dumps(entries[index]) + "\n" for index in sorted(entries))

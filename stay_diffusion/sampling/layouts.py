@@ -38,6 +38,11 @@ class LayoutItem:
     def has_map(self) -> bool:
         return self.dataset is not None and self.dataset.records[self.index].maps is not None
 
+    @property
+    def is_map(self) -> bool:
+        """Whether the map, not the boxes, is what the network sees."""
+        return self.has_map and self.dataset.layout_kind == "map"
+
     def tensors(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, int, Tensor | None]:
         """Boxes (n, 4), labels (n,), product and semantic map, as `Layout.collate` takes them."""
         record = ImageRecord(Path(self.source), 1, 1, self.objects, self.product)

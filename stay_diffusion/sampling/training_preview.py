@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ..data.annotations import Box, Vocabulary
+from ..data.annotations import Box
 from ..data.images import to_pil
 from ..data.layout import Layout
 from ..data.loader import LayoutDataset
@@ -13,7 +13,7 @@ from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
 from .export import save_png
 from .generate import generate, image_generators
 from .layouts import from_dataset
-from .preview import contact_sheet, draw_boxes, draw_layout, draw_map, enlarge, legend
+from .preview import classes_of, contact_sheet, draw_boxes, draw_layout, draw_map, enlarge, legend
 
 PREVIEW_RESPACING = "logsnr20"
 
@@ -40,36 +40,39 @@ class TrainingPreview:
             precision=state.precision,
         ).cpu()
         side = shape[-1] * max(1, 128 // shape[-1])
-        rows = []
+        rows, seen = [], set()
         for item, image in zip(self.items, images, strict=True):
             real = item.real()
-            layout = (
-                draw_map(real.semantic_map[0].numpy(), side)
-                if item.has_map
-                else draw_layout(item.objects, classes, side)
-            )
-            sample = draw_boxes(to_pil(image), item.objects, classes, side)
+            if item.is_map:
+                labels = real.semantic_map[0].numpy()
+                layout, sample = draw_map(labels, classes, side), enlarge(to_pil(image), side)
+                seen |= classes_of(labels, classes)
+            else:
+                layout = draw_layout(item.objects, classes, side)
+                sample = draw_boxes(to_pil(image), item.objects, classes, side)
+                seen |= {box.label for box in item.objects}
             rows.append([enlarge(to_pil(real.image), side), layout, sample])
-        colours = legend((item.objects for item in self.items), classes)
         captions = [f"{item.product or ''} real, layout, sample" for item in self.items]
         (self.folder / "previews").mkdir(exist_ok=True)
-        save_png(contact_sheet(rows, captions, colours, columns=2), self.folder / f"previews/{state.step:06d}.png")
+        sheet = contact_sheet(rows, captions, legend(seen, classes), columns=2)
+        save_png(sheet, self.folder / f"previews/{state.step:06d}.png")
         for channel, mean in enumerate(images.mean(dim=(0, 2, 3)).tolist()):
             logger.set(f"sample_mean_{channel}", mean)
 
 
-def draw_batch(images: Tensor, layout: Layout, vocabulary: Vocabulary) -> Image.Image:
-    """A contact sheet of training pictures (B, C, S, S) with their boxes and products."""
-    side = images.shape[-1] * max(1, 192 // images.shape[-1])
-    rows, captions, drawn = [], [], []
-    for image, boxes, labels, valid, product in zip(
-        images, layout.boxes, layout.labels, layout.valid, layout.product.tolist(), strict=True
-    ):
-        objects = [
-            Box(vocabulary.classes[label - 1], *box)
-            for box, label in zip(boxes[valid].tolist(), labels[valid].tolist(), strict=True)
-        ]
-        drawn.append(objects)
-        rows.append([draw_boxes(to_pil(image), objects, vocabulary.classes, side)])
-        captions.append(vocabulary.products[product - 1] if product > 0 else "")
-    return contact_sheet(rows, captions, legend(drawn, vocabulary.classes), columns=8)
+def draw_batch(images: Tensor, layout: Layout, dataset: LayoutDataset) -> Image.Image:
+    """A contact sheet of a data set's pictures (B, C, S, S) with their products and boxes, or beside their maps."""
+    side, names = images.shape[-1] * max(1, 192 // images.shape[-1]), dataset.vocabulary
+    rows, captions, seen = [], [], set()
+    for i, (image, product) in enumerate(zip(images, layout.product.tolist(), strict=True)):
+        if dataset.layout_kind == "map":
+            labels = layout.semantic_map[i, 0].numpy()
+            rows.append([enlarge(to_pil(image), side), draw_map(labels, names.classes, side)])
+            seen |= classes_of(labels, names.classes)
+        else:
+            boxes, labels = (values[i][layout.valid[i]].tolist() for values in (layout.boxes, layout.labels))
+            objects = [Box(names.classes[label - 1], *box) for box, label in zip(boxes, labels, strict=True)]
+            rows.append([draw_boxes(to_pil(image), objects, names.classes, side)])
+            seen |= {box.label for box in objects}
+        captions.append(names.products[product - 1] if product > 0 else "")
+    return contact_sheet(rows, captions, legend(seen, names.classes), columns=8 // len(rows[0]))

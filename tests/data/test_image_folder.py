@@ -7,6 +7,7 @@ from stay_diffusion import factory
 from stay_diffusion.data.annotations import AnnotationError
 from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.formats import image_folder
+from stay_diffusion.data.images import find_pictures
 
 
 @pytest.fixture
@@ -80,3 +81,15 @@ def test_an_unconditional_model_without_names_is_shown_no_product(folder, tiny_r
     config = tiny_run(data=data, model={"class_cond": class_cond, "conditioning": "none"})
     sample = factory.build_dataset(records, config, augment=True).sample(0, 0)
     assert sample.product == shown and sample.boxes.shape == (0, 4) and sample.semantic_map is None
+
+
+def test_linked_folders_are_followed_once_and_hidden_files_are_left_out(tmp_path):
+    real, linked = tmp_path / "real", tmp_path / "elsewhere"
+    for folder in (real, linked):
+        folder.mkdir()
+        Image.new("L", (4, 4)).save(folder / f"{folder.name}_1.png")
+        Image.new("L", (4, 4)).save(folder / f"._{folder.name}_1.png")
+    (real / "more").symlink_to(linked)
+    (real / "back").symlink_to(real)
+    (real / "a folder.png").mkdir()
+    assert [path.name for path in find_pictures(real)] == ["elsewhere_1.png", "real_1.png"]

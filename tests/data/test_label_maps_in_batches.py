@@ -186,7 +186,7 @@ def test_batches_carry_their_maps_and_a_broken_map_ends_with_its_name(faces, num
     same(layout, expected_layout)
     assert layout.semantic_map.shape == (2, 2, 32, 32) and last.semantic_map.shape == (1, 2, 32, 32)
     Path(records[1].maps.labels).write_bytes(b"no picture")
-    with pytest.raises(AnnotationError, match=r"labels/1\.png: cannot be read as a label map"):
+    with pytest.raises(AnnotationError, match=r"labels/1\.png: not an image"):
         list(in_order(whole, 2, num_workers))
 
 
@@ -220,3 +220,25 @@ def test_dropping_empties_the_maps_of_just_the_dropped_pictures(layout):
 
 def test_a_flip_mirrors_the_map_with_the_boxes(layout):
     assert_close(layout.flip().semantic_map, layout.semantic_map.flip(3))
+
+
+def test_a_picture_with_a_map_is_read_as_it_is_stored(tmp_path):
+    ids = np.zeros((8, 8), dtype=np.uint8)
+    ids[:2] = 5
+    for kind in ("images", "labels"):
+        (tmp_path / "train" / kind).mkdir(parents=True)
+    Image.fromarray(ids).save(tmp_path / "train/labels/a.png")
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    Image.fromarray(ids * GREYS_PER_ID).save(tmp_path / "train/images/a.png", exif=upside_down)
+    dataset = LayoutDataset(semantic_datasets.read("celeba", tmp_path, "train"), VOCABULARY, 8, 1)
+    sample = dataset.sample(0, 0)
+    assert_close((sample.image[0] + 1) * 127.5, torch.from_numpy(ids * GREYS_PER_ID).float(), rtol=0, atol=1)
+
+
+def test_the_objects_of_a_map_are_found_once(faces, monkeypatch):
+    calls = []
+    found = semantic_map.objects
+    monkeypatch.setattr(semantic_map, "objects", lambda *arguments: calls.append(1) or found(*arguments))
+    dataset = LayoutDataset(faces(np.full((8, 8), 5, dtype=np.uint8)), VOCABULARY, 8, 1)
+    assert len({dataset.sample(0, epoch).labels.tolist()[0] for epoch in range(3)}) == len(calls) == 1

@@ -121,7 +121,9 @@ def test_two_files_of_one_name_are_an_error_that_names_both(folder):
 @pytest.mark.parametrize("mode", SEMANTIC_DATASETS)
 def test_a_missing_split_is_one_line_that_names_the_folder(mode, tmp_path):
     for split, kind in (("train", AnnotationError), ("val", EmptySplit)):
-        with pytest.raises(AnnotationError, match=f"no such folder; --dataset_mode {mode} has its {split} ") as error:
+        with pytest.raises(
+            AnnotationError, match=f"no such folder, for the {split} split of --dataset_mode {mode}"
+        ) as error:
             semantic_datasets.read(mode, tmp_path, split)
         assert type(error.value) is kind and "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
@@ -137,7 +139,7 @@ def test_a_folder_without_pictures_is_an_empty_split_and_no_folder_an_error(fold
 def test_the_vocabulary_is_the_data_sets_own_or_a_longer_one_that_was_given(folder):
     root = folder("train/images/0.jpg", "train/labels/0.png")
     assert load_records("celeba", root, "train")[1].classes == CODINGS["celeba"].classes
-    longer = tuple(f"class_{i}" for i in range(20))
+    longer = tuple(f"class_{i}" for i in range(1, 21))
     assert load_records("celeba", root, "train", classes=longer)[1].classes == longer
     with pytest.raises(AnnotationError, match="has 19 classes, but the model knows 18"):
         load_records("celeba", root, "train", classes=longer[:18])

@@ -37,8 +37,8 @@ LAYOUTS = [
 ]
 
 
-def make_samples(folder: Path, *flags_given: str, **model) -> Path:
-    """A results folder of the layouts above, by a tiny network whose weights are all random."""
+def make_samples(folder: Path, *flags_given: str, blind: bool = False, **model) -> Path:
+    """A results folder of the layouts above, by a tiny network of random weights, `blind` to objects or not."""
     config = RunConfig(
         data=DataConfig(classes=("hole", "scratch"), product_tags=("bolt", "nut")),
         model=ModelConfig(
@@ -49,8 +49,8 @@ def make_samples(folder: Path, *flags_given: str, **model) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     network = factory.build_model(config)
-    for parameter in network.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
+    for name, parameter in network.named_parameters():
+        parameter.data += 0 if blind and name.endswith("project.weight") else 0.1 * torch.randn_like(parameter)
     save_tensors(folder / "ema.pt", network.state_dict())
     (folder / "config.json").write_text(flags.dump(config))
     (folder / "layouts.jsonl").write_text("".join(json.dumps(layout) + "\n" for layout in LAYOUTS))
@@ -104,12 +104,12 @@ def test_what_a_network_draws_into_boxes_is_measured_and_written(results, capsys
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "ddpm"])
 def test_good_parts_have_the_noise_product_and_settings_of_their_samples(tmp_path, sampler):
     """A network blind to objects draws the same picture twice, and would not with any of these another."""
-    blind = make_samples(
-        tmp_path, "--sampler", sampler, "--s", "2", "--seed", "5", "--precision", "bf16", conditioning="none"
-    )
+    words = ["--sampler", sampler, "--s", "2", "--seed", "5", "--precision", "fp32"]
+    blind = make_samples(tmp_path, *words, blind=True)
     report = measure_folder(blind)
     assert script.pixels(blind / "samples/one.png").std() > 10
-    assert report["inside"] == report["outside"] == 0 and report["ratio"] is None
+    # What the objects' weights of a pixel add up to rounds: a grey level here and there.
+    assert report["inside"] < 0.1 and report["outside"] < 0.1
     assert report["empty_boxes"] == report["boxes"] == 3 and report["empty_rate"] == 1
 
 

@@ -146,6 +146,12 @@ def test_runs_are_the_samples_inside_each_results_folder(tmp_path):
     assert script.find_runs(tmp_path) == runs
 
 
+def test_a_single_set_of_samples_does_not_hide_the_runs_beside_it(tmp_path):
+    save_images(tmp_path / "samples", "x", seed=0)
+    runs = [save_images(tmp_path / name / "samples", "x", seed=0) for name in ("run0", "run1")]
+    assert script.find_runs(tmp_path) == runs
+
+
 def test_runs_are_plain_folders_of_images_or_the_folder_itself(tmp_path):
     runs = [save_images(tmp_path / name, "x", seed=0) for name in ("one", "two")]
     assert script.find_runs(tmp_path) == runs

@@ -10,8 +10,10 @@ from PIL import Image
 from stay_diffusion import factory
 from stay_diffusion.checkpoint import RunFolder, save_tensors
 from stay_diffusion.data.annotations import Vocabulary
+from stay_diffusion.data.formats.semantic_map import CODINGS
 from stay_diffusion.sampling.generate import image_generators
 from stay_diffusion.sampling.layouts import from_nothing
+from stay_diffusion.sampling.preview import colour_of
 
 SAMPLE = "scripts/image_sample.py"
 FAST = ["--num_steps", 2, "--batch_size", 2]
@@ -71,7 +73,8 @@ def test_boxes_alone_are_refused_where_a_map_is_needed(run_script, tiny_run, tin
     layouts = tmp_path / "layouts.jsonl"
     layouts.write_text(json.dumps({"objects": [{"label": "wall", "box": [0, 0, 1, 1]}]}) + "\n")
     ended = run_script(SAMPLE, "--model_path", weights, "--layouts", layouts, "--results_path", tmp_path, code=1)
-    assert "--conditioning spade: this layout has boxes only" in ended.output.splitlines()[-1]
+    assert "layouts.jsonl: holds boxes, but the model (--conditioning spade)" in ended.output.splitlines()[-1]
+    assert not (tmp_path / "samples").exists()
 
 
 def test_spade_says_where_its_instance_maps_are_missing(run_script, tiny_maps, tiny_network, tmp_path):
@@ -84,6 +87,49 @@ def test_spade_says_that_boxes_have_no_maps(run_script, tiny_data, tiny_network,
     words = ["--data_dir", tiny_data, "--conditioning", "spade", "--logdir", tmp_path, "--max_steps", 1]
     ended = run_script("scripts/image_train.py", *tiny_network, *words, code=1)
     assert "--dataset_mode sdi has no label maps" in ended.output.splitlines()[-1]
+
+
+def test_the_names_of_another_data_set_are_refused(run_script, of_maps, tiny_maps, tmp_path):
+    words = ["--dataset_mode", "celeba", "--data_dir", tiny_maps, "--results_path", tmp_path]
+    ended = run_script(SAMPLE, "--model_path", of_maps, *words, code=1)
+    assert "its class 1 is 'background', but the model's is 'wall'" in ended.output.splitlines()[-1]
+
+
+def test_a_limit_of_objects_does_not_concern_a_model_of_maps(run_script, of_maps, tmp_path):
+    words = ["--results_path", tmp_path, *FAST, "--max_objects", 1]
+    of_boxes = "isla_bg" in str(of_maps)
+    ended = run_script(SAMPLE, "--model_path", of_maps, *words, code=int(of_boxes))
+    assert ("more than --max_objects 1" in ended.output) == of_boxes
+
+
+def test_box_adherence_says_that_a_model_of_maps_sees_no_boxes(run_script, of_maps, tmp_path):
+    if "spade" not in str(of_maps):
+        return
+    run_script(SAMPLE, "--model_path", of_maps, "--results_path", tmp_path, *FAST)
+    ended = run_script("evaluations/box_adherence.py", tmp_path, code=1)
+    assert "a model that sees no boxes (--conditioning spade)" in ended.output.splitlines()[-1]
+    assert not (tmp_path / "good_parts").exists()
+
+
+@pytest.mark.parametrize("script", [SAMPLE, "scripts/image_train.py"])
+@pytest.mark.parametrize("launcher", ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_one_of_several_processes_says_that_only_one_can_work(run_script, script, launcher):
+    ended = run_script(script, "--data_dir", "anywhere", code=1, environment={launcher: "2"})
+    assert f"started as one of 2 processes ({launcher})" in ended.output.splitlines()[-1]
+
+
+def test_a_dry_run_draws_what_the_network_will_see(run_script, tiny_maps, tiny_network, tmp_path):
+    words = ["--data_dir", tiny_maps, "--dataset_mode", "ade20k", "--no_instance", True, "--batch_size", 2, "--dry_run"]
+    for conditioning in ("spade", "isla_bg"):
+        logdir = ["--conditioning", conditioning, "--logdir", tmp_path / conditioning]
+        run_script("scripts/image_train.py", *tiny_network, *words, *logdir)
+    seen = {
+        name: {colour for _, colour in Image.open(tmp_path / name / "dry_run.png").getcolors(1 << 20)}
+        for name in ("spade", "isla_bg")
+    }
+    sky, floor = (colour_of(name, CODINGS["ade20k"].classes) for name in ("sky", "floor"))
+    assert sky in seen["spade"] and sky in seen["isla_bg"] and floor not in seen["spade"]
+    assert Image.open(tmp_path / "spade/dry_run.png").width > Image.open(tmp_path / "isla_bg/dry_run.png").width
 
 
 def test_several_runs_are_the_same_layouts_with_other_noise(run_script, of_maps, tmp_path):

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from stay_diffusion.data.annotations import AnnotationError, ImageRecord
-from stay_diffusion.data.images import IMAGE_SUFFIXES
+from stay_diffusion.data.images import IMAGE_SUFFIXES, find_pictures
 
 
 def read(folder: Path, image_dir: Path | None = None) -> tuple[list[ImageRecord], list[str]]:
     """Every picture below `folder`, in the order of their paths, and the product names in theirs."""
     if image_dir is not None:
         raise AnnotationError(f"--image_dir {image_dir}: --dataset_mode images has its pictures in --data_dir")
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = find_pictures(Path(folder))
     if not paths:
         raise AnnotationError(f"{folder}: no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     records = [ImageRecord(path, 0, 0, product=_product(path.stem)) for path in paths]

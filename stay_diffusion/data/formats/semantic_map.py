@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from stay_diffusion.data import class_names
 from stay_diffusion.data.annotations import AnnotationError, MapFiles
@@ -102,6 +102,8 @@ def read_ids(path: Path) -> Ids:
             values = np.asarray(image)
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such label map") from None
+    except UnidentifiedImageError:
+        raise AnnotationError(f"{path}: not an image, or of an unknown format") from None
     except Exception as error:  # decoders raise nearly every type on broken files
         raise AnnotationError(f"{path}: cannot be read as a label map: {error or type(error).__name__}") from error
     if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
