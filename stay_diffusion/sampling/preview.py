@@ -108,4 +108,4 @@ def _places(widths: Sequence[int], line_width: int) -> tuple[list[tuple[int, int
 
 def _plain(text: str) -> str:
     """What Pillow's own font can show: letters without their accents."""
-    return unicodedata.normalize("NFKD", text.replace("ß", "ss")).encode("ascii", "ignore").decode() or "?"
+    return unicodedata.normalize("NFKD", text.replace("ß", "ss")).encode("ascii", "ignore").decode()
