@@ -47,6 +47,7 @@ def main() -> int:
     # Data
     unnamed = bool(weights) and not (config.data.classes or config.data.product_tags)
     train_records, vocabulary = factory.read_split(config.data, "train" if options.is_train else "val")
+    train_records = factory.with_readable_pictures(train_records, config.data)
     config = factory.with_vocabulary(config, vocabulary)
     watched = max(
         options.val_images if options.val_interval else 0, options.preview_images if options.preview_interval else 0
@@ -113,7 +114,7 @@ def held_out(config: RunConfig) -> list:
     from stay_diffusion.data.datasets import EmptySplit
 
     try:
-        return factory.read_split(config.data, "val")[0]
+        return factory.with_readable_pictures(factory.read_split(config.data, "val")[0], config.data)
     except EmptySplit as error:
         logging.warning("%s: training without validation and previews", error)
         return []

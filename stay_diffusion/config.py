@@ -16,16 +16,24 @@ class DataConfig:
     data_dir: str = option("", "folder of annotated images; train/ and val/ inside it are the splits")
     dataset_mode: str = option(
         "sdi",
-        "sdi: boxes drawn in VoTT; images: pictures alone; the others: label maps in SPADE's and SDM's folders",
-        ("sdi", "images", "ade20k", "cityscapes", "celeba", "coco_semantic"),
+        "sdi: boxes drawn in VoTT; coco: COCO-Stuff as the literature filters it; coco_json, voc, yolo: boxes of these "
+        "formats; images: pictures alone; the others: label maps in SPADE's and SDM's folders",
+        ("sdi", "images", "voc", "yolo", "coco_json", "coco", "ade20k", "cityscapes", "celeba", "coco_semantic"),
     )
-    image_dir: str = option("", "where a VoTT project's images are, if not beside it")
+    image_dir: str = option("", "where the images are, if not where the format has them")
     product_tags: tuple = option((), "tags that name products; none given: those that always cover the whole image")
     classes: tuple = option((), "defect classes in label order; none given: as the training data has them")
     num_classes: int = option(
         0, "how many classes the data have (products with --conditioning none), held against them; 0: any", least=0
     )
     val_fraction: float = option(0.1, "share held out for validation where data_dir has no val folder", least=0, most=1)
+    on_bad_data: str = option(
+        "error", "boxes or images that cannot be used: error, or skip (counted)", ("error", "skip")
+    )
+    id_list: str = option("", "coco: file of the image ids to use, such as the 2017 challenge's")
+    coco_min_object_size: float = option(0.02, "coco: objects of at most this share of the image are left out", least=0)
+    coco_min_objects: int = option(3, "coco: images with fewer objects are left out", least=0)
+    coco_max_objects: int = option(8, "coco: images with more objects are left out", least=1)
     crop_policy: str = option(
         "resize",
         "resize: whole image, aspect ignored; center, random: a square; object: native resolution around an object",

@@ -6,9 +6,11 @@ from pathlib import Path
 from .checkpoint import config_beside, load_weights
 from .config import DataConfig, DiffusionConfig, RunConfig
 from .data.annotations import ImageRecord, Vocabulary
-from .data.datasets import load_records
+from .data.checks import usable
+from .data.datasets import load_records, report
 from .data.formats.semantic_map import CODINGS
 from .data.loader import LayoutDataset
+from .data.problems import Problem
 from .diffusion.gaussian_diffusion import GaussianDiffusion
 from .flags import FREE, VOCABULARY, contradictions
 from .models.unet import UNet
@@ -37,8 +39,13 @@ def build_diffusion(config: DiffusionConfig) -> GaussianDiffusion:
     )
 
 
-def read_split(data: DataConfig, split: str) -> tuple[list[ImageRecord], Vocabulary]:
-    """The records of a split, "train" or "val", and the vocabulary they are read with."""
+def read_split(
+    data: DataConfig, split: str, problems: list[Problem] | None = None
+) -> tuple[list[ImageRecord], Vocabulary]:
+    """The records of a split, "train" or "val", and the vocabulary they are read with.
+
+    What cannot be used is added to `problems`, or without it treated as `data.on_bad_data` says.
+    """
     if not data.data_dir:
         raise ValueError("--data_dir: needed, the folder of annotated images")
     return load_records(
@@ -49,7 +56,26 @@ def read_split(data: DataConfig, split: str) -> tuple[list[ImageRecord], Vocabul
         product_tags=data.product_tags,
         classes=data.classes,
         val_fraction=data.val_fraction,
+        on_bad_data=data.on_bad_data,
+        coco_filter={
+            "min_object_size": data.coco_min_object_size,
+            "min_objects": data.coco_min_objects,
+            "max_objects": data.coco_max_objects,
+            "id_list": Path(data.id_list) if data.id_list else None,
+        },
+        problems=problems,
     )
+
+
+def with_readable_pictures(records: list[ImageRecord], data: DataConfig) -> list[ImageRecord]:
+    """The records whose pictures are there, readable by their headers and of the annotated size.
+
+    What is wrong with the others is treated as `data.on_bad_data` says.
+    """
+    problems: list[Problem] = []
+    kept = usable(records, problems)
+    report(Path(data.data_dir), problems, data.on_bad_data)
+    return kept
 
 
 def with_vocabulary(config: RunConfig, vocabulary: Vocabulary) -> RunConfig:
@@ -62,7 +88,9 @@ def with_vocabulary(config: RunConfig, vocabulary: Vocabulary) -> RunConfig:
     names["num_classes"] = len(names[kind])
     # Absolute, so that sampling finds the data from wherever it is started.
     folders = {
-        name: str(Path(value).resolve()) for name in ("data_dir", "image_dir") if (value := getattr(config.data, name))
+        name: str(Path(value).resolve())
+        for name in ("data_dir", "image_dir", "id_list")
+        if (value := getattr(config.data, name))
     }
     return replace(config, data=replace(config.data, **names, **folders))
 

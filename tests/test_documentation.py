@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
 PAGES += sorted((ROOT / "datasets").glob("*.md"))
 CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
-for script, name in (("evaluations/nll.py", "NllRun"), ("scripts/import_weights.py", "ImportRun")):
+for script, name in (
+    ("evaluations/nll.py", "NllRun"),
+    ("scripts/import_weights.py", "ImportRun"),
+    ("scripts/check_data.py", "CheckRun"),
+):
     CONFIGS[script] = runpy.run_path(str(ROOT / script))[name]
 
 

@@ -9,7 +9,6 @@ import pytest
 from stay_diffusion import config, flags
 from stay_diffusion.config import RunConfig, SampleRun
 from stay_diffusion.data.datasets import DATASETS
-from stay_diffusion.data.formats.semantic_map import CODINGS
 from stay_diffusion.data.loader import MAX_OBJECTS_POLICIES
 from stay_diffusion.data.transforms import CROP_POLICIES
 from stay_diffusion.diffusion.prediction import X_START_FROM
@@ -80,7 +79,7 @@ def test_every_option_survives_flag_to_json_to_flag(script, tmp_path):
 @pytest.mark.parametrize(
     ("section", "option", "registry"),
     [
-        (config.DataConfig, "dataset_mode", {*DATASETS, *CODINGS}),
+        (config.DataConfig, "dataset_mode", DATASETS),
         (config.DataConfig, "crop_policy", CROP_POLICIES),
         (config.DataConfig, "max_objects_policy", MAX_OBJECTS_POLICIES),
         (config.ModelConfig, "conditioning", CONDITIONINGS),

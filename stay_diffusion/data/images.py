@@ -42,7 +42,7 @@ def read_image(path: Path, channels: int, upright: bool = True) -> Image.Image:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The pictures below a folder, sorted; linked folders are followed once, hidden files left out."""
+    """The pictures below a folder, sorted; linked folders are followed once, hidden files and folders left out."""
     found, visited = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -50,6 +50,7 @@ def find_pictures(folder: Path) -> list[Path]:
             folders.clear()
             continue
         visited.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
 

@@ -35,11 +35,11 @@ def read(monkeypatch):
     def install(per_folder, tags=()):
         asked = []
 
-        def reader(folder, image_dir):
+        def reader(folder, image_dir, problems):
             asked.append((folder, image_dir))
             return (per_folder[folder.name] if isinstance(per_folder, dict) else per_folder), list(tags)
 
-        monkeypatch.setitem(datasets.DATASETS, "sdi", reader)
+        monkeypatch.setitem(datasets.FOLDER_READERS, "sdi", reader)
         return asked
 
     return install

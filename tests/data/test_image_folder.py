@@ -92,4 +92,6 @@ def test_linked_folders_are_followed_once_and_hidden_files_are_left_out(tmp_path
     (real / "more").symlink_to(linked)
     (real / "back").symlink_to(real)
     (real / "a folder.png").mkdir()
+    (real / ".thumbnails").mkdir()
+    Image.new("L", (4, 4)).save(real / ".thumbnails/real_1.png")
     assert [path.name for path in find_pictures(real)] == ["elsewhere_1.png", "real_1.png"]

@@ -4,9 +4,12 @@ from pathlib import Path
 
 from stay_diffusion.data.annotations import AnnotationError, ImageRecord
 from stay_diffusion.data.images import IMAGE_SUFFIXES, find_pictures
+from stay_diffusion.data.problems import Problem
 
 
-def read(folder: Path, image_dir: Path | None = None) -> tuple[list[ImageRecord], list[str]]:
+def read(
+    folder: Path, image_dir: Path | None = None, problems: list[Problem] | None = None
+) -> tuple[list[ImageRecord], list[str]]:
     """Every picture below `folder`, in the order of their paths, and the product names in theirs."""
     if image_dir is not None:
         raise AnnotationError(f"--image_dir {image_dir}: --dataset_mode images has its pictures in --data_dir")

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
 from stay_diffusion.data.formats.vott_images import base_name, find_image
+from stay_diffusion.data.problems import LEFT_OUT, Problem
 
 logger = logging.getLogger("stay_diffusion.data")
 
@@ -20,17 +21,27 @@ VERSION = "2.2.0"
 NOT_VISITED, VISITED, TAGGED = 0, 1, 2  # asset.state
 IMAGE, VIDEO, TFRECORD = 1, 2, 4  # asset.type; 0 (unknown) and 3 (a video's frame) are pictures too
 
+VIDEOS = "videos and TFRecords (only pictures and single frames can be used)"
+UNSEEN = "images that nobody has looked at (VoTT state 0)"
+UNTAGGED = "images marked as tagged whose <id>-asset.json is missing or empty"
+# The first two are no faults of the data; all else spoils a box.
+ACTIONS = {VIDEOS: LEFT_OUT, UNSEEN: LEFT_OUT, UNTAGGED: "image skipped"}
+
 Skipped = dict[str, list[str]]  # what was left out -> where
 
 
 def read(
-    folder: Path, image_dir: Path | None = None, *, require_images: bool = True
+    folder: Path,
+    image_dir: Path | None = None,
+    problems: list[Problem] | None = None,
+    *,
+    require_images: bool = True,
 ) -> tuple[list[ImageRecord], list[str]]:
     """Every looked-at picture below `folder` (or in one JSON or .vott file) with all its tags as boxes; the tag names.
 
-    Images are looked for in `image_dir`, then beside the file. What cannot be used is skipped with one warning per
-    kind. Raises AnnotationError for broken files, missing images (unless `require_images` is False, for layouts
-    without images) and for base names that could mean two different images.
+    Images are looked for in `image_dir`, then beside the file. What cannot be used is skipped and added to `problems`;
+    without it there is one warning per kind. Raises AnnotationError for broken files, missing images (unless
+    `require_images` is False, for layouts without images) and for base names that could mean two different images.
     """
     folder, skipped, indexes = Path(folder), defaultdict(list), {}
     records: list[ImageRecord] = []
@@ -56,7 +67,10 @@ def read(
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise AnnotationError(f"{file}: not in VoTT's shape ({type(error).__name__}: {error})") from error
     for kind, where in skipped.items():
-        logger.warning("%s: skipped %d %s (first: %s)", folder, len(where), kind, where[0])
+        if problems is None:
+            logger.warning("%s: skipped %d %s (first: %s)", folder, len(where), kind, where[0])
+        else:
+            problems += [Problem(str(folder), kind, place, ACTIONS.get(kind, "box skipped")) for place in where]
     return records, list(tags)
 
 
@@ -129,12 +143,12 @@ def _looked_at(file: Path, project: dict, skipped: Skipped) -> Iterator[tuple[di
             asset, regions = metadata["asset"], metadata.get("regions") or []
         state = asset.get("state", VISITED)
         if asset.get("type", IMAGE) in (VIDEO, TFRECORD):
-            skipped["videos and TFRecords (only pictures and single frames can be used)"].append(where)
+            skipped[VIDEOS].append(where)
         elif not regions and state == NOT_VISITED:
-            skipped["images that nobody has looked at (VoTT state 0)"].append(where)
+            skipped[UNSEEN].append(where)
         elif not regions and own_file and state == TAGGED:
             # Reading it as a picture without regions would teach a defect as a good part.
-            skipped["images marked as tagged whose <id>-asset.json is missing or empty"].append(where)
+            skipped[UNTAGGED].append(where)
         else:
             yield asset, regions
 

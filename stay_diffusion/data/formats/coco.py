@@ -1,0 +1,192 @@
+"""COCO detection JSON: reads pictures with their boxes and those without any; writes what pycocotools can load."""
+
+import json
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
+from stay_diffusion.data.formats.coco_entries import (
+    MISSING,
+    Id,
+    Unusable,
+    annotations_of,
+    as_id,
+    box_bounds,
+    box_problem,
+    category_names,
+    find_image,
+    image_problem,
+    images_by_id,
+    is_crowd,
+    load,
+    report,
+    stated_size,
+)
+from stay_diffusion.data.images import ImageError, image_size
+from stay_diffusion.data.problems import Problem
+
+logger = logging.getLogger("stay_diffusion.data")
+
+FILE_NAMES = ("_annotations.coco.json", "instances_*.json", "annotations.json")  # preferred to other *.json
+DIGITS = 6  # of written numbers: far below what can be drawn, and 0.1 + 0.2 - 0.1 is 0.2 again
+
+
+def read(
+    path: Path, image_dir: Path | None = None, problems: list[Problem] | None = None
+) -> tuple[list[ImageRecord], list[str]]:
+    """Every listed picture of one JSON, or of a folder with one, with its boxes; the categories in the file's order.
+
+    Pictures are looked for in `image_dir`; without it beside the file, then in `images` there, then, where the file's
+    folder is called annotations, in `images/<split>`, `<split>` and `images` beside that folder; the split is what
+    follows the last underscore of the file's name. Crowds are left out. What cannot be used is skipped and appended to
+    `problems`, or without it one warning is logged per kind. Raises AnnotationError where the file as a whole cannot
+    be used, ids or names are there twice, or no picture at all is found.
+    """
+    file = _annotation_file(Path(path))
+    content, found = load(file), []
+    names = category_names(file, content["categories"])
+    images = images_by_id(file, content["images"], found)
+    records = _records(file, images, _image_folders(file, image_dir), found)
+    boxes: dict[Id, list[Box]] = defaultdict(list)
+    crowds = 0
+    for image_id, annotation in annotations_of(file, content["annotations"], images, found):
+        if is_crowd(annotation):
+            crowds += 1
+        elif record := records.get(image_id):
+            try:
+                label = names.get(as_id(annotation.get("category_id")))
+                if label is None:
+                    raise Unusable("boxes of an unknown category_id")
+                boxes[image_id].append(Box(label, *box_bounds(annotation, record.width, record.height)))
+            except Unusable as error:
+                found.append(box_problem(file, annotation, str(error)))
+    if crowds:
+        logger.info("%s: left out %d crowds (iscrowd 1)", file, crowds)
+    report(found, problems)
+    return [replace(record, boxes=tuple(boxes.get(key, ()))) for key, record in records.items()], [*names.values()]
+
+
+def write(
+    path: Path, records: Sequence[ImageRecord], tags: Sequence[str], *, name: str, image_dir: Path | None = None
+) -> None:
+    """An instances JSON at `path`, replaced as a whole; the categories are `tags`, then other labels as they appear.
+
+    file_name is relative to `image_dir`; without it to the JSON's folder where all pictures are below that, else to
+    the innermost folder that holds them all. A product is no category but the image's "product". Equal records give
+    equal bytes. Raises AnnotationError for a picture given twice or outside `image_dir`.
+    """
+    path = Path(path)
+    products = {record.product for record in records}
+    found = dict.fromkeys(box.label for record in records for box in record.boxes)
+    labels = dict.fromkeys([*(tag for tag in tags if tag not in products or tag in found), *found])
+    category_ids = {label: i for i, label in enumerate(labels, start=1)}
+    root = image_dir or _common_folder(path, records)
+    images, annotations = {}, []
+    for record in records:
+        file_name = _below(root, record.path)
+        if file_name is None:
+            raise AnnotationError(f"{path}: the image {record.path} is not below {root}")
+        if file_name in images:
+            raise AnnotationError(f"{path}: the image {record.path} is given twice")
+        width, height = (record.width, record.height) if record.width else image_size(record.path)
+        images[file_name] = {"id": len(images) + 1, "file_name": file_name, "width": width, "height": height}
+        if record.product is not None:
+            images[file_name]["product"] = record.product
+        for box in record.boxes:
+            place = {"image_id": len(images), "category_id": category_ids[box.label]}
+            annotations.append({"id": len(annotations) + 1, **place, **_shape(box)})
+    content = {
+        "info": {"description": name},
+        "licenses": [],
+        "images": [*images.values()],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": label, "supercategory": "object"} for label, i in category_ids.items()],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        # In ASCII: pycocotools opens it in the encoding of the place, and names need not be valid Unicode.
+        partial.write_text(json.dumps(content, allow_nan=False), encoding="ascii")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _annotation_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise AnnotationError(f"{path}: no such file or folder; give a COCO JSON or a folder with one")
+    for folder in (path, path / "annotations"):
+        files = [file for file in sorted(folder.glob("*.json")) if not file.name.startswith("._")]
+        files = [file for file in files if any(fnmatch(file.name, known) for known in FILE_NAMES)] or files
+        if len(files) > 1:
+            raise AnnotationError(f"{folder}: several JSON files, give one: {', '.join(file.name for file in files)}")
+        if files:
+            return files[0]
+    raise AnnotationError(f"{path}: no COCO JSON ({', '.join(FILE_NAMES)}) in it or in its folder annotations")
+
+
+def _image_folders(file: Path, image_dir: Path | None) -> list[Path]:
+    if image_dir is not None:
+        if not Path(image_dir).is_dir():
+            raise AnnotationError(f"--image_dir {image_dir}: no such folder")
+        return [Path(image_dir)]
+    folders = [file.parent, file.parent / "images"]
+    if file.absolute().parent.name.lower() == "annotations":
+        beside, split = file.absolute().parent.parent, file.stem.rpartition("_")[2]
+        folders += [beside / "images" / split, beside / split, beside / "images"]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _records(
+    file: Path, images: dict[Id, dict], folders: Sequence[Path], problems: list[Problem]
+) -> dict[Id, ImageRecord]:
+    """Each image whose file is there, still without boxes."""
+    records: dict[Id, ImageRecord] = {}
+    ids: dict[Path, Id] = {}
+    missing = 0
+    for key, image in images.items():
+        try:
+            path = find_image(folders, image.get("file_name"))
+            size = stated_size(image) or image_size(path)
+            product = image.get("product") or None
+            if not isinstance(product, str | None):
+                raise Unusable("images whose product is not a name")
+        except (Unusable, ImageError) as error:
+            kind = str(error) if isinstance(error, Unusable) else "images that cannot be read"
+            missing += kind == MISSING
+            problems.append(image_problem(file, image, kind))
+            continue
+        if path in ids:
+            raise AnnotationError(f"{file}: images {ids[path]!r} and {key!r} are the same file {path}")
+        ids[path] = key
+        records[key] = ImageRecord(path, *size, product=product)
+    if missing and missing == len(images):
+        searched = ", ".join(map(str, folders))
+        raise AnnotationError(
+            f"{file}: none of its {missing} images found in {searched}; pass --image_dir with the images' folder"
+        )
+    return records
+
+
+def _common_folder(path: Path, records: Sequence[ImageRecord]) -> Path:
+    if all(_below(path.parent, record.path) for record in records):
+        return path.parent
+    return Path(os.path.commonpath([record.path.absolute().parent for record in records]))
+
+
+def _below(folder: Path, path: Path) -> str | None:
+    relative = Path(os.path.relpath(path, folder))
+    return None if relative.parts[0] == ".." else relative.as_posix()
+
+
+def _shape(box: Box) -> dict:
+    width, height = round(box.x1 - box.x0, DIGITS), round(box.y1 - box.y0, DIGITS)
+    bbox = [round(box.x0, DIGITS), round(box.y0, DIGITS), width, height]
+    return {"bbox": bbox, "area": round(width * height, DIGITS), "iscrowd": 0}

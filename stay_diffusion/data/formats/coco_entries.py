@@ -1,0 +1,164 @@
+"""The entries of a COCO JSON: parsed, checked one by one, found on disk; for every data set in that format."""
+
+import json
+import logging
+import os
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath, PureWindowsPath
+
+from stay_diffusion.data.annotations import AnnotationError
+from stay_diffusion.data.problems import Problem
+
+logger = logging.getLogger("stay_diffusion.data")
+
+MAX_SIDE = 2**31  # no picture is wider or higher
+MISSING = "images whose file is missing"
+
+Id = int | str | float
+Bounds = tuple[float, float, float, float]  # x0 y0 x1 y1 in pixels
+
+
+class Unusable(ValueError):
+    """An image or a box cannot be used; the message is the kind of `Problem`."""
+
+
+def load(file: Path) -> dict:
+    """The content of a COCO JSON, outlines left out; AnnotationError unless it has the three lists of one."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        # Outlines are most of the file and nobody reads them: without them COCO's own fits into memory.
+        content = json.loads(text, object_hook=_without_outline, parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise AnnotationError(f"{file}: cannot be read as JSON ({error})") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise AnnotationError(f'{file}: not a COCO file: it has no list "{key}"')
+    return content
+
+
+def category_names(file: Path, categories: list) -> dict[Id, str]:
+    """id -> name in the file's order; AnnotationError where one is missing or given twice."""
+    names: dict[Id, str] = {}
+    ids: dict[str, Id] = {}
+    for category in categories:
+        key, name = (as_id(category.get("id")), category.get("name")) if isinstance(category, dict) else (None, None)
+        if key is None or not isinstance(name, str) or not name:
+            raise AnnotationError(f"{file}: category {category!r:.80} has no id or no name")
+        if key in names:
+            raise AnnotationError(f"{file}: two categories have the id {key!r}: {names[key]!r} and {name!r}")
+        if name in ids:
+            raise AnnotationError(f"{file}: the categories {ids[name]!r} and {key!r} have the same name {name!r}")
+        names[key], ids[name] = name, key
+    return names
+
+
+def images_by_id(file: Path, images: list, problems: list[Problem]) -> dict[Id, dict]:
+    """The entries of "images" by their ids; AnnotationError where two have the same."""
+    found: dict[Id, dict] = {}
+    for i, image in enumerate(images):
+        key = as_id(image.get("id")) if isinstance(image, dict) else None
+        if key is None:
+            problems.append(Problem(str(file), "images without an id", f"images[{i}]: {image!r:.80}", "image skipped"))
+        elif key in found:
+            raise AnnotationError(f"{file}: two images have the id {key!r}")
+        else:
+            found[key] = image
+    return found
+
+
+def annotations_of(
+    file: Path, annotations: list, images: dict[Id, dict], problems: list[Problem]
+) -> Iterator[tuple[Id, dict]]:
+    """Each annotation of one of `images`, with the image's id."""
+    for i, annotation in enumerate(annotations):
+        if not isinstance(annotation, dict):
+            detail = f"annotations[{i}]: {annotation!r:.80}"
+            problems.append(Problem(str(file), "annotations without fields", detail, "box skipped"))
+        elif (key := as_id(annotation.get("image_id"))) in images:
+            yield key, annotation
+        else:
+            problems.append(box_problem(file, annotation, "boxes of an unknown image_id"))
+
+
+def is_crowd(annotation: dict) -> bool:
+    return annotation.get("iscrowd") == 1
+
+
+def stated_size(image: dict) -> tuple[int, int] | None:
+    """Width and height if both are whole numbers of at least 1."""
+    sides = image.get("width"), image.get("height")
+    if all(type(side) in (int, float) and 1 <= side < MAX_SIDE and side == int(side) for side in sides):
+        return int(sides[0]), int(sides[1])
+    return None
+
+
+def box_bounds(annotation: dict, width: int, height: int) -> Bounds:
+    """x0 y0 x1 y1 of an annotation's bbox, [x, y, width, height]; Unusable where it is none or shows nothing."""
+    bbox = annotation.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4 or not {type(value) for value in bbox} <= {int, float}:
+        raise Unusable("boxes that are not four numbers")
+    if not all(abs(value) < 1e100 for value in bbox):  # nor so large that an area is not
+        raise Unusable("boxes without finite coordinates")
+    x0, y0 = float(bbox[0]), float(bbox[1])
+    x1, y1 = x0 + bbox[2], y0 + bbox[3]
+    if x1 <= x0 or y1 <= y0:
+        raise Unusable("boxes without area")
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise Unusable("boxes wholly outside their image")
+    return x0, y0, x1, y1
+
+
+def find_image(folders: Sequence[Path], file_name: object) -> Path:
+    """The picture in the first of `folders` that has it; Unusable where there is none or its name leads out of them."""
+    if not isinstance(file_name, str) or not file_name:
+        raise Unusable("images without a file_name")
+    # Some tools write Windows' separators, which are part of a name elsewhere.
+    names = dict.fromkeys(posixpath.normpath(name) for name in (file_name, file_name.replace("\\", "/")))
+    absolute = PurePath(file_name).anchor or PureWindowsPath(file_name).root
+    if absolute or any(name == ".." or name.startswith("../") for name in names):
+        raise Unusable("images whose file_name leads out of their folder")
+    places = (os.path.join(folder, name) for folder in folders for name in names)
+    if place := next(filter(os.path.isfile, places), None):
+        return Path(place)
+    raise Unusable(MISSING)
+
+
+def image_problem(file: Path, image: dict, kind: str) -> Problem:
+    detail = f"image {image.get('id')!r:.40}: {image.get('file_name')!r:.200}"
+    return Problem(str(file), kind, detail, "image skipped")
+
+
+def box_problem(file: Path, annotation: dict, kind: str) -> Problem:
+    image, category, bbox = (annotation.get(key) for key in ("image_id", "category_id", "bbox"))
+    detail = (
+        f"annotation {annotation.get('id')!r:.40}: image {image!r:.40}, category {category!r:.40}, bbox {bbox!r:.80}"
+    )
+    return Problem(str(file), kind, detail, "box skipped")
+
+
+def report(found: Sequence[Problem], problems: list[Problem] | None) -> None:
+    """Hands over what was found, or logs one warning per kind where nobody asks for it."""
+    if problems is not None:
+        problems.extend(found)
+        return
+    kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for problem in found:
+        kinds[problem.file, problem.kind].append(problem.detail)
+    for (file, kind), details in kinds.items():
+        logger.warning("%s: skipped %d %s (first: %s)", file, len(details), kind, details[0])
+
+
+def as_id(value: object) -> Id | None:
+    # Not bool, and nothing that has no hash.
+    return value if type(value) in (int, str, float) else None
+
+
+def _without_outline(entry: dict) -> dict:
+    entry.pop("segmentation", None)
+    return entry
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

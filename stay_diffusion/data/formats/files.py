@@ -1,0 +1,148 @@
+"""Files of annotation formats: found, named, read, replaced."""
+
+import os
+import shutil
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from stay_diffusion.data.annotations import AnnotationError, ImageRecord
+from stay_diffusion.data.images import IMAGE_SUFFIXES
+
+CLASSES = "classes.txt"  # one name per line, in the order of the data set
+
+NULLS = ("", "~", "null")  # YAML's ways to say nothing
+
+Index = dict[str, list[Path]]  # stem -> every picture with it
+YamlValue = str | list | dict  # of texts and further values
+
+
+def check_image_dir(image_dir: Path | None) -> None:
+    if image_dir is not None and not Path(image_dir).is_dir():
+        raise AnnotationError(f"--image_dir {image_dir}: no such folder")
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Every file below `folder` in order, linked folders followed once; not hidden ones, such as a Mac's ._NAME."""
+    found, visited = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a link back up
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
+
+
+def images_by_stem(folder: Path, below: bool) -> Index:
+    """The pictures in a folder, and `below` it in its sub-folders, by the name without suffix."""
+    index: Index = defaultdict(list)
+    for path in visible_files(folder) if below else sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+            index[path.stem].append(path)
+    return index
+
+
+def read_lines(file: Path) -> list[str]:
+    # Not splitlines(): the names of files may have the rarer line breaks.
+    return [line.removesuffix("\r") for line in file.read_text(encoding="utf-8-sig").split("\n")]
+
+
+def read_names(file: Path) -> list[str]:
+    """The names in a list of classes, one per line; none where there is no such file."""
+    try:
+        lines = read_lines(file) if file.is_file() else []
+    except (OSError, ValueError) as error:
+        raise AnnotationError(f"{file}: cannot be read as text ({error})") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return [line.strip() for line in lines]
+
+
+def read_yaml(file: Path) -> dict[str, YamlValue]:
+    """What the keys of a yaml hold, every scalar as text, without those that hold nothing.
+
+    Raises AnnotationError that names the line where it is not YAML or has a key twice.
+    """
+    import yaml
+
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        tree, values = (parse(text, Loader=yaml.BaseLoader) for parse in (yaml.compose, yaml.load))
+    except (OSError, UnicodeError) as error:
+        raise AnnotationError(f"{file}: cannot be read as text ({error})") from error
+    except yaml.MarkedYAMLError as error:
+        raise AnnotationError(f"{file}, line {error.problem_mark.line + 1}: not understood: {error.problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise AnnotationError(f"{file}, line {line}: not understood: {error.reason}") from error
+    except (RecursionError, ValueError, OverflowError) as error:  # from deep nesting and escapes beyond Unicode
+        raise AnnotationError(f"{file}: not understood ({error})") from error
+    if not isinstance(values, dict):
+        raise AnnotationError(f"{file}: has no keys with values, such as names")
+    for node in (tree, *(value for _, value in tree.value)):
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.value in seen:
+                raise AnnotationError(f"{file}, line {key.start_mark.line + 1}: {key.value} is there twice")
+            seen.add(key.value)
+    return {key: value for key, value in values.items() if value not in NULLS}
+
+
+def names_by_index(file: Path, value: YamlValue | None) -> dict[int, str]:
+    """The class names of a yaml, a list or a map of indexes."""
+    if not isinstance(value, list | dict):
+        raise AnnotationError(f"{file}: names is neither a list nor a map of indexes")
+    pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
+    for key, name in pairs:
+        if not isinstance(name, str) or not name:
+            raise AnnotationError(f"{file}: names has no single name for {key}")
+        if not str(key).isdecimal():
+            raise AnnotationError(f"{file}: names has the index {key!r} for {name!r}; indexes are whole numbers")
+    return {int(key): name for key, name in pairs}
+
+
+def check_names(folder: Path, names: Sequence[str]) -> list[str]:
+    """`names` without repetitions; AnnotationError for those that one line of text cannot hold."""
+    for name in names:
+        if not name or name != name.strip() or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            raise AnnotationError(
+                f"{folder}: {name!r} cannot be written: empty, a blank at an end or a control character"
+            )
+    return list(dict.fromkeys(names))
+
+
+def check_stems(folder: Path, records: Sequence[ImageRecord]) -> None:
+    """AnnotationError for two records of one stem and for names of pictures that one line of text cannot hold."""
+    check_names(folder, [record.path.name for record in records])
+    stems: dict[str, Path] = {}
+    for record in records:
+        if record.stem in stems:
+            first = stems[record.stem]
+            raise AnnotationError(f"{folder}: {first} and {record.path} need the same file; rename one of them")
+        stems[record.stem] = record.path
+
+
+def copy_image(image: Path, folder: Path) -> Path:
+    """Where a copy of `image` now is in `folder`, complete or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{image.name}.tmp"
+    try:
+        shutil.copyfile(image, partial)
+        return partial.replace(folder / image.name)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes `path` complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
