@@ -27,7 +27,7 @@ demo: setup
 	$(VENV)/bin/python scripts/demo.py $(DEMO)
 
 test: setup
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 style: setup
 	$(VENV)/bin/ruff format --check .
