@@ -95,12 +95,12 @@ def wanted(sample: SampleConfig, config: RunConfig) -> tuple[list, int]:
     from stay_diffusion.sampling.layouts import choose, from_dataset, from_file, from_nothing
 
     vocabulary = factory.vocabulary_of(config)
-    if sample.layouts not in ("train", "val") and config.model.layout_kind == "map":
-        raise ValueError(
-            f"--layouts {sample.layouts}: holds boxes, but the model (--conditioning spade) wants label maps: "
-            "--layouts val or train"
-        )
     if sample.layouts not in ("train", "val"):
+        if config.model.layout_kind == "map":
+            raise ValueError(
+                f"--layouts {sample.layouts}: holds boxes, but the model (--conditioning spade) wants label maps: "
+                "--layouts val or train"
+            )
         available = from_file(Path(sample.layouts), vocabulary)
     elif config.data.data_dir or config.model.layout_kind:
         records, _ = factory.read_split(config.data, sample.layouts)

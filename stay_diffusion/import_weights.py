@@ -89,9 +89,7 @@ def into_isla(state: State, model: nn.Module) -> State:
             started[name] = tensor
     for name in modulated:
         started[f"{name}.project.bias"] = torch.cat([state[f"{name}.weight"] - 1, state[f"{name}.bias"]])
-    if SILENT in started and SILENT not in state:
-        started[SILENT] = torch.zeros_like(started[SILENT])
-    return started
+    return started | _silent_products(state, started)
 
 
 def with_new_names(state: State, model: nn.Module) -> State:
@@ -103,9 +101,12 @@ def with_new_names(state: State, model: nn.Module) -> State:
     for name in NAMED:
         if name in state and name in own:
             grown[name] = torch.cat([state[name], own[name][len(state[name]) :]])
-    if SILENT in own and SILENT not in state:
-        grown[SILENT] = torch.zeros_like(own[SILENT])
-    return grown
+    return grown | _silent_products(state, own)
+
+
+def _silent_products(state: State, own: State) -> State:
+    """The products' rows in the timestep embedding, zero, where a model has them and its start has not."""
+    return {SILENT: torch.zeros_like(own[SILENT])} if SILENT in own and SILENT not in state else {}
 
 
 def _seen_options(state: State, config: RunConfig) -> dict[str, tuple]:

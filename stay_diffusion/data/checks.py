@@ -21,14 +21,12 @@ def picture_problem(record: ImageRecord, decode: bool) -> Problem | None:
     By its header alone, or with `decode` by reading it whole, and its maps.
     """
     try:
-        size = image_size(record.path)
-        if decode:
-            read_image(record.path, channels=3)
-            if record.maps:
-                maps = semantic_map.read(record.maps)
-                size = read_image(record.path, channels=3, upright=False).size
-                if maps.labels.shape[::-1] != size:
-                    return _of_another_size(record, size, maps.labels.shape[::-1])
+        upright = not record.maps
+        size = read_image(record.path, channels=3, upright=upright).size if decode else image_size(record.path)
+        if decode and record.maps:
+            annotated = semantic_map.read(record.maps).labels.shape[::-1]
+            if annotated != size:
+                return _of_another_size(record, size, annotated)
     except ImageError as error:
         kind = "images that are missing" if not record.path.exists() else "images that cannot be read"
         return Problem(str(record.path), kind, str(error), SKIPPED)

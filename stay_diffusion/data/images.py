@@ -1,6 +1,7 @@
 """Reading any picture upright into the model's channels and range, and the way back."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +43,21 @@ def read_image(path: Path, channels: int, upright: bool = True) -> Image.Image:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The pictures below a folder, sorted; linked folders are followed once, hidden files and folders left out."""
-    found, visited = [], set()
+    """The pictures below a folder, sorted, as `visible` lists them; links to nothing too: reading names them."""
+    return sorted(path for path in visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def visible(folder: Path) -> Iterator[Path]:
+    """All but folders below a folder; linked folders are followed once, hidden files and folders left out."""
+    visited = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
         if real in visited:  # a link back up
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath, PureWindowsPath
 
 from stay_diffusion.data.annotations import AnnotationError
+from stay_diffusion.data.formats.plain_boxes import NOT_FINITE, Bounds, box_fault
 from stay_diffusion.data.problems import Problem
 
 logger = logging.getLogger("stay_diffusion.data")
@@ -17,7 +18,6 @@ MAX_SIDE = 2**31  # no picture is wider or higher
 MISSING = "images whose file is missing"
 
 Id = int | str | float
-Bounds = tuple[float, float, float, float]  # x0 y0 x1 y1 in pixels
 
 
 class Unusable(ValueError):
@@ -100,14 +100,12 @@ def box_bounds(annotation: dict, width: int, height: int) -> Bounds:
     if not isinstance(bbox, list) or len(bbox) != 4 or not {type(value) for value in bbox} <= {int, float}:
         raise Unusable("boxes that are not four numbers")
     if not all(abs(value) < 1e100 for value in bbox):  # nor so large that an area is not
-        raise Unusable("boxes without finite coordinates")
+        raise Unusable(NOT_FINITE)
     x0, y0 = float(bbox[0]), float(bbox[1])
-    x1, y1 = x0 + bbox[2], y0 + bbox[3]
-    if x1 <= x0 or y1 <= y0:
-        raise Unusable("boxes without area")
-    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise Unusable("boxes wholly outside their image")
-    return x0, y0, x1, y1
+    bounds = x0, y0, x0 + bbox[2], y0 + bbox[3]
+    if fault := box_fault(bounds, width, height):
+        raise Unusable(fault)
+    return bounds
 
 
 def find_image(folders: Sequence[Path], file_name: object) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stay_diffusion.data.annotations import AnnotationError, ImageRecord
-from stay_diffusion.data.images import IMAGE_SUFFIXES
+from stay_diffusion.data.images import IMAGE_SUFFIXES, visible
 
 CLASSES = "classes.txt"  # one name per line, in the order of the data set
 
@@ -25,16 +25,7 @@ def check_image_dir(image_dir: Path | None) -> None:
 
 def visible_files(folder: Path) -> list[Path]:
     """Every file below `folder` in order, linked folders followed once; not hidden ones, such as a Mac's ._NAME."""
-    found, visited = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in visited:  # a link back up
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in visible(folder) if path.is_file())
 
 
 def images_by_stem(folder: Path, below: bool) -> Index:
