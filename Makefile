@@ -8,7 +8,7 @@ DEMO   ?= full
 # CPU-only users may name a package index of CPU builds for torch: make setup TORCH_INDEX=URL
 TORCH_INDEX ?=
 
-.PHONY: setup demo test style clean
+.PHONY: setup demo test slow style clean
 
 setup: $(VENV)/installed
 
@@ -28,6 +28,9 @@ demo: setup
 
 test: setup
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+
+slow: setup
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m slow
 
 style: setup
 	$(VENV)/bin/ruff format --check .

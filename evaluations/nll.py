@@ -50,14 +50,14 @@ def main() -> int:
         raise ValueError("--model_path: needed, the weights to measure")
 
     # Imported only now, so that --help and mistyped flags answer at once.
-    from stay_diffusion import factory
+    from stay_diffusion import factory, storage
     from stay_diffusion.checkpoint import config_beside, sha256
     from stay_diffusion.data.loader import in_order
     from stay_diffusion.device import pick_device, resolve_precision
     from stay_diffusion.diffusion.gaussian_diffusion import respace
 
     # The trained model, and the images
-    weights = Path(nll.model_path)
+    weights = storage.weights(nll.model_path)
     fallback = RunConfig(data=run.data, model=run.model, diffusion=run.diffusion)
     config = factory.trained_config(weights, given, fallback, "model_path", free=("timestep_respacing",))
     respacing = given.get("timestep_respacing", config.diffusion.timestep_respacing)

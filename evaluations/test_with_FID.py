@@ -32,12 +32,16 @@ OASIS_BATCH, OASIS_SUFFIXES = 50, frozenset({".jpg", ".png"})
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two sets: its images, or the mean (D,) and covariance (D, D) of their features, or both."""
+    """One of the two sets: its images, or the mean (D,) and covariance (D, D) of their features, or both.
+
+    `runs` holds how many images each of several runs of image_sample.py has; `sizes` how many have each size (WxH).
+    """
 
     path: str
     items: Sequence[inception.Item] = ()
     mu: NDArray[np.float64] | None = None
     sigma: NDArray[np.float64] | None = None
+    runs: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
 
@@ -88,13 +92,12 @@ def statistics(features: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def open_side(path: Path, compat: str | None = None) -> Side:
-    """The images of a folder, sorted, or of an npz (arr_0, uint8 NHWC), or an npz's mu and sigma where it has them."""
+    """The images of a folder, sorted, or of an npz (arr_0, uint8 NHWC), or an npz's mu and sigma where it has them.
+
+    Of a folder that image_sample.py has made, it is the samples, of all runs together.
+    """
     if path.is_dir():
-        suffixes = OASIS_SUFFIXES if compat else IMAGE_SUFFIXES
-        side = Side(str(path.resolve()), sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes))
-        if not side.items:
-            inside = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir())[:5]) or "none"
-            raise ValueError(f"{path}: no {' '.join(sorted(suffixes))} in it (not searched: folders inside: {inside})")
+        side = _open_folder(path, OASIS_SUFFIXES if compat else IMAGE_SUFFIXES)
     elif path.suffix == ".npz" and path.is_file():
         side = _open_npz(path)
     else:
@@ -106,6 +109,17 @@ def open_side(path: Path, compat: str | None = None) -> Side:
     if compat and len(side.items) > OASIS_BATCH:
         side = replace(side, items=side.items[: len(side.items) // OASIS_BATCH * OASIS_BATCH])
     return side
+
+
+def _open_folder(path: Path, suffixes: frozenset[str]) -> Side:
+    results = sorted([*path.glob("manifest.jsonl"), *path.glob("run*/manifest.jsonl")])
+    folders = [manifest.parent / "samples" for manifest in results] or [path]
+    found = [sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes) for folder in folders]
+    if not any(found):
+        inside = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir())[:5]) or "none"
+        raise ValueError(f"{path}: no {' '.join(sorted(suffixes))} in it (not searched: folders inside: {inside})")
+    runs = {folder.parent.name: len(images) for folder, images in zip(folders, found, strict=True)}
+    return Side(str(path.resolve()), [image for images in found for image in images], runs=runs if results else {})
 
 
 def _open_npz(path: Path) -> Side:
@@ -127,7 +141,7 @@ def _open_npz(path: Path) -> Side:
 
 
 def measure(side: Side, network: nn.Module, args: argparse.Namespace) -> Side:
-    """The same side with its statistics, and how many of its images have each size (WxH)."""
+    """The same side with its statistics and sizes."""
     from tqdm import tqdm
 
     sizes: Counter = Counter()
@@ -147,6 +161,8 @@ def protocol(sides: Sequence[Side], weights: Path | None, args: argparse.Namespa
     for name, side in zip(("path1", "path2"), sides, strict=True):
         sizes = ", ".join(f"{size} x {count}" for size, count in side.sizes.items())
         facts |= {name: side.path, f"{name}_images": len(side.items) or None, f"{name}_sizes": sizes or None}
+        if side.runs:
+            facts |= {f"{name}_runs": ", ".join(f"{run} x {count}" for run, count in side.runs.items())}
     facts |= {"features": f"Inception 2015-12-05 pool3 ({inception.FEATURES})" if weights else "as stored"}
     if weights:
         facts |= {"weights": str(weights.resolve()), "weights_sha256": sha256(weights)}
@@ -161,6 +177,8 @@ def cautions(sides: Sequence[Side], facts: dict) -> Iterator[str]:
         if 0 < len(side.items) < inception.FEATURES:
             count = f"{len(side.items)} images, under {inception.FEATURES:,}"
             yield f"{side.path}: {count}, bias FID upwards: compare equal counts"
+        if len(set(side.runs.values())) > 1:
+            yield f"{side.path}: its runs hold different numbers of images: is one of them not finished?"
     if not facts.get("weights_sha256", inception.WEIGHTS_HASH).startswith(inception.WEIGHTS_HASH):
         yield f"{facts['weights']} is not {inception.WEIGHTS_NAMES[0]}: the number compares with nothing published"
     if not facts.get("compat") and len({size for side in sides for size in side.sizes}) > 1:
@@ -170,7 +188,10 @@ def cautions(sides: Sequence[Side], facts: dict) -> Iterator[str]:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument(
-        "paths", nargs="*", metavar="path", help="two of: folder of images; npz with arr_0 (uint8 NHWC) or mu and sigma"
+        "paths",
+        nargs="*",
+        metavar="path",
+        help="two of: folder of images, or of image_sample.py's results; npz with arr_0 (uint8 NHWC) or mu and sigma",
     )
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="changes the speed only")
     parser.add_argument(

@@ -8,7 +8,7 @@ Exit status 0: clean; 1: problems, what is kept is still usable (--on_bad_data s
 import json
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stay_diffusion.command import run_command
@@ -50,7 +50,7 @@ def main() -> int:
     data = run.data
     for split in ("train", "val"):
         try:
-            records, vocabulary = factory.read_split(data, split, problems)
+            records, vocabulary = factory.read_split(data, split, problems, select=data is run.data)
         except EmptySplit as error:
             print(f"{split}: {error}")
             continue
@@ -58,8 +58,8 @@ def main() -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         # The validation split is read in the training split's names, as training reads it.
-        data = replace(data, classes=vocabulary.classes, product_tags=vocabulary.products)
-        kept = usable(records, problems, decode=True)
+        data = factory.with_names(data, vocabulary)
+        kept = usable(records, problems, decode=True, value_range=data.black_and_white)
         found = statistics(kept, vocabulary, run.model.image_size, not run.model.no_instance)
         show_split(split, found, len(records), vocabulary, run.model.image_size)
         report["images_kept"] += found.images

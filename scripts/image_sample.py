@@ -9,6 +9,7 @@ from pathlib import Path
 from stay_diffusion.command import one_process_only, run_command
 from stay_diffusion.config import RunConfig, SampleConfig, SampleRun
 from stay_diffusion.flags import dump, parse
+from stay_diffusion.storage import is_remote
 
 
 def main() -> int:
@@ -20,14 +21,14 @@ def main() -> int:
     sample, respacing = settled(run, given)
 
     # Imported only now, so that --help and mistyped flags answer at once.
-    from stay_diffusion import factory
+    from stay_diffusion import factory, storage
     from stay_diffusion.checkpoint import config_beside, sha256
     from stay_diffusion.device import pick_device, resolve_precision
     from stay_diffusion.sampling.export import ResultsFolder
     from stay_diffusion.sampling.generate import generate_all
 
     # The trained model
-    weights = Path(sample.model_path)
+    weights = storage.weights(sample.model_path)
     fallback = RunConfig(data=run.data, model=run.model, diffusion=run.diffusion)
     config = factory.trained_config(weights, given, fallback, "model_path", free=("timestep_respacing",))
     if config_beside(weights) is None:
@@ -115,6 +116,8 @@ def settled(run: SampleRun, given: dict):
     sample, respacing = run.sample, run.diffusion.timestep_respacing
     if not sample.model_path:
         raise ValueError("--model_path: needed, the weights to sample from")
+    if is_remote(sample.model_path) and not sample.results_path:
+        raise ValueError(f"--results_path: needed, as --model_path {sample.model_path} is not a folder to write to")
     if sample.is_train:
         if given.get("layouts", "train") != "train":
             raise ValueError(f"--is_train True contradicts --layouts {sample.layouts}")

@@ -21,9 +21,10 @@ def main() -> int:
     # Imported only now, so that --help and mistyped flags answer at once.
     import torch
 
-    from stay_diffusion import factory
+    from stay_diffusion import factory, storage
     from stay_diffusion.checkpoint import RunFolder, load_tensors, load_weights
     from stay_diffusion.data.loader import batches, in_order
+    from stay_diffusion.data.picture_cache import cache_pictures
     from stay_diffusion.device import pick_device
     from stay_diffusion.diffusion.gaussian_diffusion import respace
     from stay_diffusion.import_weights import with_new_names
@@ -36,17 +37,19 @@ def main() -> int:
     resumed_step = max(folder.steps(), default=0)
     if not resumed_step and folder.file("model").exists():
         raise ValueError(f"{folder.path}: holds weights but no run to continue (--resume_checkpoint starts from them)")
-    weights = None if resumed_step else config.train.resume_checkpoint
+    start = config.train.resume_checkpoint
+    weights = storage.weights(start) if start and not resumed_step else None
     if resumed_step:
         config = continued(folder, given, resumed_step)
     elif weights:
-        trained = factory.trained_config(Path(weights), given, config, "resume_checkpoint")
+        trained = factory.trained_config(weights, given, config, "resume_checkpoint")
         config = replace(config, data=trained.data, model=trained.model, diffusion=trained.diffusion)
     options = config.train
 
     # Data
     unnamed = bool(weights) and not (config.data.classes or config.data.product_tags)
-    train_records, vocabulary = factory.read_split(config.data, "train" if options.is_train else "val")
+    is_new = not (weights or resumed_step)
+    train_records, vocabulary = factory.read_split(config.data, "train" if options.is_train else "val", select=is_new)
     train_records = factory.with_readable_pictures(train_records, config.data)
     config = factory.with_vocabulary(config, vocabulary)
     watched = max(
@@ -63,11 +66,13 @@ def main() -> int:
     model = factory.build_model(config)
     diffusion = respace(factory.build_diffusion(config.diffusion), config.diffusion.timestep_respacing)
     if weights:
-        state = load_tensors(Path(weights))
-        load_weights(model, Path(weights), with_new_names(state, model) if unnamed else state)
+        state = load_tensors(weights)
+        load_weights(model, weights, with_new_names(state, model) if unnamed else state)
     describe(config, model, diffusion, len(train_set), len(val_set))
     if switches["dry_run"]:
-        draw_batch(train_set, options.batch_size, options.seed, folder.path)
+        batch = next(batches(train_set, options.batch_size, options.seed, start=0))
+        draw_batch(batch, train_set, folder.path)
+        describe_pace(config, model, diffusion, device, batch)
         return 0
 
     # The run folder, and where in it we are
@@ -76,15 +81,14 @@ def main() -> int:
     if resumed_step:
         state.restore(folder, resumed_step, config)
     folder.write_config(config)
-    print(
-        f"run folder: {folder.path.resolve()}, {started(weights, resumed_step)}; {device}, {state.precision}",
-        flush=True,
-    )
+    place = folder.url or folder.path.resolve()
+    print(f"run folder: {place}, {started(start, resumed_step)}; {device}, {state.precision}", flush=True)
     if options.last_step and state.step >= options.last_step:
         print(f"already at step {state.step}: nothing to do (a larger --max_steps goes on)")
         return 0
 
     # Train
+    cache_pictures(train_set, config.data.cache)
     stream = batches(
         train_set,
         options.batch_size,
@@ -105,7 +109,7 @@ def main() -> int:
         print(f"finished; sample with --model_path {folder.file(state.emas[0].name).resolve()}")
     else:
         print(f"{ended}: saved at step {state.step}; the same command resumes")
-    return 130 if ended == "SIGINT" else 0
+    return 130 if ended == "SIGINT" else 0  # a scheduler's SIGTERM is no failure
 
 
 def held_out(config: RunConfig) -> list:
@@ -122,6 +126,8 @@ def held_out(config: RunConfig) -> list:
 
 def continued(folder, given: dict, step: int) -> RunConfig:
     """The folder's own configuration with what was given on top, where that can still change."""
+    from stay_diffusion.data.tags import merged
+
     saved = load(folder.config_file)
     fixed = contradictions(given, saved)
     if fixed:
@@ -133,11 +139,13 @@ def continued(folder, given: dict, step: int) -> RunConfig:
             "to start from an earlier one"
         )
     changed = {name: value for name, value in given.items() if name not in VOCABULARY}
+    if "class_map" in changed:
+        changed["class_map"] = merged(saved.data.class_map, changed["class_map"])
     return unflatten(RunConfig, {**flatten(saved), **changed})
 
 
-def started(weights: str | None, resumed_step: int) -> str:
-    return f"continuing from step {resumed_step}" if resumed_step else f"starting from {weights or 'scratch'}"
+def started(start: str, resumed_step: int) -> str:
+    return f"continuing from step {resumed_step}" if resumed_step else f"starting from {start or 'scratch'}"
 
 
 def describe(config: RunConfig, model, diffusion, num_train: int, num_val: int) -> None:
@@ -155,17 +163,33 @@ def describe(config: RunConfig, model, diffusion, num_train: int, num_val: int) 
     print(f"memory: about {sum(memory.values()) / 2**30:.2f} GiB in float32 ({parts})", flush=True)
 
 
-def draw_batch(train_set, batch_size: int, seed: int, folder: Path) -> None:
+def draw_batch(batch, train_set, folder: Path) -> None:
     """The first batch as the network will see it, as a picture in the run folder."""
-    from stay_diffusion.data.loader import batches
     from stay_diffusion.sampling.training_preview import draw_batch
 
-    images, layout = next(batches(train_set, batch_size, seed, start=0))
+    images, layout = batch
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "dry_run.png"
     draw_batch(images[:32], layout[:32], train_set).save(path)
     objects = layout.valid.sum(dim=1).float()
     print(f"one batch: images {tuple(images.shape)}, {objects.mean():.1f} objects a picture; drawn in {path.resolve()}")
+
+
+def describe_pace(config: RunConfig, model, diffusion, device, batch) -> None:
+    from stay_diffusion.training.memory import estimate_memory
+    from stay_diffusion.training.pace import for_one_image, free_memory, measure_pace
+    from stay_diffusion.training.train_loop import TrainingState
+
+    needed = sum(estimate_memory(for_one_image(config), model, diffusion).values())
+    if needed > (free := free_memory(device)):
+        print(f"time: not measured, {free / 2**30:.1f} GiB are free and one image takes {needed / 2**30:.1f}")
+        return
+    state = TrainingState(config, model, diffusion, device)
+    pace = measure_pace(state, config, *batch)
+    steps = config.train.last_step or 1000
+    timed = f"{pace.num_steps} of {pace.num_images} images timed, without loading, saving and validation"
+    print(f"time: {pace.seconds:.2f} s a step on {device}, {state.precision} ({timed}): ", end="")
+    print(f"{steps} steps in {steps * pace.seconds / 3600:.3g} hours")
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def start_of(config: RunConfig, values: dict) -> RunConfig:
     """The layout model that an original becomes; its classes and products are given, the data's, or named later."""
     from stay_diffusion import factory
     from stay_diffusion.data.annotations import Vocabulary
-    from stay_diffusion.data.formats.semantic_map import CODINGS
+    from stay_diffusion.data.codings import CODINGS
 
     data = unflatten(RunConfig, {name: value for name, value in values.items() if name in DATA_OPTIONS}).data
     if data.data_dir:

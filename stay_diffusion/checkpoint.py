@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import torch
 
-from . import flags
+from . import flags, storage
 from .config import RunConfig
+
+logger = logging.getLogger("stay_diffusion")
 
 _held: list = []  # open lock files
 
@@ -23,13 +26,15 @@ class RunFolder:
     model.pt and ema_RATE.pt name the latest, ema_RATE_best.pt the best by validation loss.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, url: str = ""):
         self.path = Path(path)
+        self.url = url  # where every checkpoint is sent
 
     @staticmethod
     def named(logdir: str) -> "RunFolder":
-        """`--logdir`, else $OPENAI_LOGDIR, else OUTPUT/stay_diffusion."""
-        return RunFolder(logdir or os.environ.get("OPENAI_LOGDIR") or Path("OUTPUT") / "stay_diffusion")
+        """`--logdir`, else $OPENAI_LOGDIR, else OUTPUT/stay_diffusion; of a URL the copy on this machine."""
+        name = str(logdir or os.environ.get("OPENAI_LOGDIR") or Path("OUTPUT") / "stay_diffusion")
+        return RunFolder(storage.working_copy(name), name if storage.is_remote(name) else "")
 
     def open(self) -> None:
         """Makes the folder, and removes what an interrupted save left behind."""
@@ -82,6 +87,15 @@ class RunFolder:
             for old in self.steps()[:-keep]:
                 for file in self.path.glob(f"*[!0-9]{old:06d}.pt"):
                     file.unlink()
+        self.send()
+
+    def send(self) -> None:
+        """Brings the copy behind `url` up to date; where that fails, a warning: all is here, and sent with the next."""
+        if self.url:
+            try:
+                storage.push(self.path, self.url, last=lambda name: name.startswith("state"))
+            except ValueError as error:
+                logger.warning("%s; kept in %s and sent with the next checkpoint", error, self.path)
 
     def point_to(self, step: int, names: Iterable[str]) -> None:
         """Makes model.pt and ema_RATE.pt name a checkpoint; again on resuming, in case a save was cut short there."""

@@ -3,14 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
+from . import storage
 from .checkpoint import config_beside, load_weights
 from .config import DataConfig, DiffusionConfig, RunConfig
 from .data.annotations import ImageRecord, Vocabulary
 from .data.checks import usable
+from .data.codings import CODINGS
 from .data.datasets import load_records, report
-from .data.formats.semantic_map import CODINGS
-from .data.loader import LayoutDataset
 from .data.problems import Problem
+from .data.samples import LayoutDataset
+from .data.semantic_datasets import MODES
+from .data.splits import PLACE
+from .data.tags import merged
 from .diffusion.gaussian_diffusion import GaussianDiffusion
 from .flags import FREE, VOCABULARY, contradictions
 from .models.unet import UNet
@@ -40,31 +44,43 @@ def build_diffusion(config: DiffusionConfig) -> GaussianDiffusion:
 
 
 def read_split(
-    data: DataConfig, split: str, problems: list[Problem] | None = None
+    data: DataConfig, split: str, problems: list[Problem] | None = None, select: bool = False
 ) -> tuple[list[ImageRecord], Vocabulary]:
     """The records of a split, "train" or "val", and the vocabulary they are read with.
 
+    With `select`, classes other than `data.classes` are left out: for choosing what to train. Else they are an error.
     What cannot be used is added to `problems`, or without it treated as `data.on_bad_data` says.
     """
     if not data.data_dir:
         raise ValueError("--data_dir: needed, the folder of annotated images")
     return load_records(
         data.dataset_mode,
-        Path(data.data_dir),
+        storage.local(data.data_dir),
         split,
-        image_dir=Path(data.image_dir) if data.image_dir else None,
+        image_dir=storage.local(data.image_dir) if data.image_dir else None,
         product_tags=data.product_tags,
         classes=data.classes,
+        class_map=data.class_map,
+        select=select,
         val_fraction=data.val_fraction,
+        id_list=_local_list(data.id_list),
         on_bad_data=data.on_bad_data,
         coco_filter={
             "min_object_size": data.coco_min_object_size,
             "min_objects": data.coco_min_objects,
             "max_objects": data.coco_max_objects,
-            "id_list": Path(data.id_list) if data.id_list else None,
         },
         problems=problems,
     )
+
+
+def _local_list(id_list: str) -> str:
+    """A list's name with {split} in it still, its files on this machine."""
+    if not storage.is_remote(id_list):
+        return id_list
+    for split in ("train", "val"):
+        storage.local(id_list.replace(PLACE, split))
+    return str(storage.copy_of(id_list))
 
 
 def with_readable_pictures(records: list[ImageRecord], data: DataConfig) -> list[ImageRecord]:
@@ -78,6 +94,12 @@ def with_readable_pictures(records: list[ImageRecord], data: DataConfig) -> list
     return kept
 
 
+def with_names(data: DataConfig, vocabulary: Vocabulary) -> DataConfig:
+    """Options that read any split in one vocabulary, whatever is in it."""
+    class_map = merged(data.class_map, [f"{tag}=" for tag in vocabulary.left_out])
+    return replace(data, classes=vocabulary.classes, product_tags=vocabulary.products, class_map=class_map)
+
+
 def with_vocabulary(config: RunConfig, vocabulary: Vocabulary) -> RunConfig:
     """The configuration that names its classes and products, as it is saved."""
     names = {"classes": vocabulary.classes, "product_tags": vocabulary.products}
@@ -85,14 +107,14 @@ def with_vocabulary(config: RunConfig, vocabulary: Vocabulary) -> RunConfig:
     if config.model.class_cond and config.data.num_classes not in (0, len(names[kind])):
         what = "products" if kind == "product_tags" else "classes"
         raise ValueError(f"--num_classes {config.data.num_classes}: the data have {len(names[kind])} {what}")
-    names["num_classes"] = len(names[kind])
+    data = replace(with_names(config.data, vocabulary), num_classes=len(names[kind]))
     # Absolute, so that sampling finds the data from wherever it is started.
     folders = {
-        name: str(Path(value).resolve())
+        name: value if storage.is_remote(value) else str(Path(value).resolve())
         for name in ("data_dir", "image_dir", "id_list")
-        if (value := getattr(config.data, name))
+        if (value := getattr(data, name))
     }
-    return replace(config, data=replace(config.data, **names, **folders))
+    return replace(config, data=replace(data, **folders))
 
 
 def with_assumed_names(config: RunConfig) -> RunConfig:
@@ -142,6 +164,7 @@ def build_dataset(records: list[ImageRecord], config: RunConfig, augment: bool) 
         max_objects_policy=data.max_objects_policy,
         use_instances=not model.no_instance,
         layout_kind=model.layout_kind,
+        value_range=data.black_and_white,
         seed=config.train.seed,
     )
 
@@ -162,6 +185,8 @@ def trained_config(weights: Path, given: dict, fallback: RunConfig, flag: str, f
     if problems:
         raise ValueError(f"{weights}: {'; '.join(problems)}")
     data_options = {k: value for k, value in given.items() if hasattr(trained.data, k) and k not in VOCABULARY}
+    if "class_map" in data_options:
+        data_options["class_map"] = merged(trained.data.class_map, data_options["class_map"])
     model_options = {k: given[k] for k in FREE if k in given}
     return replace(trained, data=replace(trained.data, **data_options), model=replace(trained.model, **model_options))
 
@@ -169,7 +194,7 @@ def trained_config(weights: Path, given: dict, fallback: RunConfig, flag: str, f
 def _check_maps(records: list[ImageRecord], mode: str, no_instance: bool) -> None:
     for record in records:
         if record.maps is None:
-            with_maps = ", ".join(CODINGS)
+            with_maps = ", ".join(MODES)
             raise ValueError(f"--conditioning spade: --dataset_mode {mode} has no label maps; {with_maps} have")
         if record.maps.instances is None and not no_instance:
             raise ValueError(f"{record.path}: has no instance map for --conditioning spade; give --no_instance True")

@@ -75,9 +75,27 @@ def parse(cls, description: str, argv: list[str] | None = None):
     parser = _parser(cls, description)
     given = vars(parser.parse_args(words))
     switches = {name: given.pop(name) for name in ("config", "dry_run", "print_config")}
-    values = read_json(Path(switches["config"])) if switches["config"] else {}
+    values = _for_script(cls, read_json(Path(switches["config"]))) if switches["config"] else {}
     values = {**values, **given}
     return unflatten(cls, values, switches["config"] or "flags"), values, switches
+
+
+def _for_script(cls, values: dict) -> dict:
+    """What a script takes of a training run's or preset's options: those of the sections that it has.
+
+    A script's own batch size or seed is another than training's, though the names are the same.
+    """
+    sections = {section.name for section in dataclasses.fields(cls)}
+    own = {f.name for section in dataclasses.fields(cls) for f in dataclasses.fields(section.default)}
+    of_others = {
+        f.name
+        for section in dataclasses.fields(RunConfig)
+        if section.name not in sections
+        for f in dataclasses.fields(section.default)
+    }
+    if not (values.keys() & of_others) - own:
+        return values
+    return {name: value for name, value in values.items() if name not in of_others}
 
 
 def contradictions(given: dict, trained: RunConfig, free: tuple[str, ...] = ()) -> list[str]:

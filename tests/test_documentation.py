@@ -17,6 +17,7 @@ for script, name in (
     ("evaluations/nll.py", "NllRun"),
     ("scripts/import_weights.py", "ImportRun"),
     ("scripts/check_data.py", "CheckRun"),
+    ("scripts/browse_data.py", "BrowseRun"),
 ):
     CONFIGS[script] = runpy.run_path(str(ROOT / script))[name]
 

@@ -9,7 +9,7 @@ import pytest
 from stay_diffusion import config, flags
 from stay_diffusion.config import RunConfig, SampleRun
 from stay_diffusion.data.datasets import DATASETS
-from stay_diffusion.data.loader import MAX_OBJECTS_POLICIES
+from stay_diffusion.data.samples import MAX_OBJECTS_POLICIES
 from stay_diffusion.data.transforms import CROP_POLICIES
 from stay_diffusion.diffusion.prediction import X_START_FROM
 from stay_diffusion.diffusion.samplers import SAMPLERS
@@ -185,3 +185,19 @@ def test_training_and_sampling_import_no_package_of_the_evaluations(tmp_path):
     loaded = loaded_modules(code, tmp_path)
     assert "stay_diffusion.training.train_loop" in loaded
     assert not loaded & {"torchvision", "scipy", "lpips", "torch_fidelity", "tensorboard", "mpi4py"}
+
+
+def test_a_runs_config_serves_other_scripts_which_leave_out_what_they_do_not_have(tmp_path):
+    (tmp_path / "config.json").write_text(flags.dump(RunConfig()))
+    run, given, _ = flags.parse(SampleRun, "", ["--config", str(tmp_path / "config.json")])
+    assert "lr" not in given and "data_dir" in given and run == SampleRun()
+    assert not {"seed", "batch_size", "is_train"} & given.keys()  # training's, which mean something else here
+
+
+def test_a_config_of_a_scripts_own_options_is_taken_whole(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 3, "num_samples": 2}')
+    run, _, _ = flags.parse(SampleRun, "", ["--config", str(tmp_path / "config.json")])
+    assert (run.sample.seed, run.sample.num_samples) == (3, 2)
+    (tmp_path / "config.json").write_text('{"lrr": 1}')
+    with pytest.raises(ValueError, match="unknown option lrr"):
+        flags.parse(SampleRun, "", ["--config", str(tmp_path / "config.json")])

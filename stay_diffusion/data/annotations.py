@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stay_diffusion.data.codings import Coding
+
 # A box whose edges all lie within this share of the side from the picture's edges covers the whole picture.
 WHOLE_IMAGE_TOLERANCE = 0.01
 NAMES_SHOWN = 20
@@ -38,7 +40,7 @@ class MapFiles:
 
     labels: Path
     instances: Path | None
-    coding: str  # a key of formats.semantic_map.CODINGS
+    coding: Coding
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,22 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The names a model knows: class i of `classes` has label i + 1, product i of `products` id i + 1; 0 is unknown."""
+    """The names a model knows: class i of `classes` has label i + 1, product i of `products` id i + 1; 0 is unknown.
+
+    `left_out` are those that its data have besides.
+    """
 
     classes: tuple[str, ...]
     products: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def label_of(self, record: ImageRecord, box: Box) -> int:
         if box.label not in self.classes:
-            raise AnnotationError(f"{record.path}: unknown class {box.label!r}; known: {_listed(self.classes)}")
+            raise AnnotationError(self.unknown(record, box))
         return self.classes.index(box.label) + 1
+
+    def unknown(self, record: ImageRecord, box: Box) -> str:
+        return f"{record.path}: unknown class {box.label!r}; known: {_listed(self.classes)}"
 
     def product_of(self, record: ImageRecord) -> int:
         if record.product is None:

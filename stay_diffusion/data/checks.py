@@ -8,21 +8,24 @@ import numpy as np
 
 from stay_diffusion.data.annotations import AnnotationError, ImageRecord, Vocabulary
 from stay_diffusion.data.formats import semantic_map
-from stay_diffusion.data.images import ImageError, image_size, read_image
+from stay_diffusion.data.images import ImageError, Range, image_size, read_image
 from stay_diffusion.data.problems import Problem
 
 SMALLEST_SIDE = 2  # pixels at the model's resolution under which an object can hardly be drawn
 SKIPPED = "image skipped"
 
 
-def picture_problem(record: ImageRecord, decode: bool) -> Problem | None:
+def picture_problem(record: ImageRecord, decode: bool, value_range: Range | None = None) -> Problem | None:
     """Why a picture cannot be used: missing, unreadable, or not of the annotated size.
 
     By its header alone, or with `decode` by reading it whole, and its maps.
     """
     try:
         upright = not record.maps
-        size = read_image(record.path, channels=3, upright=upright).size if decode else image_size(record.path)
+        if decode:
+            size = read_image(record.path, channels=3, upright=upright, value_range=value_range).size
+        else:
+            size = image_size(record.path)
         if decode and record.maps:
             annotated = semantic_map.read(record.maps).labels.shape[::-1]
             if annotated != size:
@@ -37,11 +40,13 @@ def picture_problem(record: ImageRecord, decode: bool) -> Problem | None:
     return None
 
 
-def usable(records: Sequence[ImageRecord], problems: list[Problem], decode: bool = False) -> list[ImageRecord]:
+def usable(
+    records: Sequence[ImageRecord], problems: list[Problem], decode: bool = False, value_range: Range | None = None
+) -> list[ImageRecord]:
     """The records whose pictures can be used; what is wrong with the others is added to `problems`."""
     kept = []
     for record in records:
-        problem = picture_problem(record, decode)
+        problem = picture_problem(record, decode, value_range)
         if problem is None:
             kept.append(record)
         else:

@@ -1,6 +1,5 @@
 """COCO-Stuff as the layout-to-image literature filters it: things and stuff as boxes, few and large ones only."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,10 @@ from stay_diffusion.data.formats.coco_entries import (
     images_by_id,
     is_crowd,
     load,
-    report,
     stated_size,
 )
+from stay_diffusion.data.formats.files import read_json, read_text
+from stay_diffusion.data.formats.plain_boxes import reading
 from stay_diffusion.data.problems import Problem
 
 THINGS, STUFF, OTHER = range(1, 91), range(92, 183), 183  # category ids; "other" is where the things are
@@ -76,44 +76,44 @@ def read(
     found, EmptySplit where the filter leaves nothing or there is no val split.
     """
     _check_options(min_object_size, min_objects, max_objects)
-    data_dir, found = Path(data_dir), []
-    files = [_annotation_file(data_dir, f"{kind}_{split}2017.json", split) for kind in ("instances", "stuff")]
-    ids = None if id_list is None else _read_ids(Path(id_list))
+    data_dir = Path(data_dir)
+    with reading(data_dir, problems) as found:
+        files = [_annotation_file(data_dir, f"{kind}_{split}2017.json", split) for kind in ("instances", "stuff")]
+        ids = None if id_list is None else _read_ids(Path(id_list))
 
-    content = load(files[0])
-    images = images_by_id(files[0], content["images"], found)
-    sizes = {key: stated_size(image) for key, image in images.items()}
-    chosen = {key: size for key, size in sizes.items() if size and (ids is None or key in ids)}
-    if ids is not None and not chosen:
-        raise EmptySplit(f"{id_list}: none of its {len(ids)} ids is in {files[0]}")
-    things = _filter(files[0], content, THINGS, sizes, chosen, min_object_size, found)
-    del content  # COCO's own are large: not both at once
-    stuff = _filter(files[1], load(files[1]), STUFF, sizes, chosen, min_object_size, found)
+        content = load(files[0])
+        images = images_by_id(files[0], content["images"], found)
+        sizes = {key: stated_size(image) for key, image in images.items()}
+        chosen = {key: size for key, size in sizes.items() if size and (ids is None or key in ids)}
+        if ids is not None and not chosen:
+            raise EmptySplit(f"{id_list}: none of its {len(ids)} ids is in {files[0]}")
+        things = _filter(files[0], content, THINGS, sizes, chosen, min_object_size, found)
+        del content  # COCO's own are large: not both at once
+        stuff = _filter(files[1], load(files[1]), STUFF, sizes, chosen, min_object_size, found)
 
-    boxes = {key: things.boxes.get(key, []) + stuff.boxes[key] for key in chosen if key in stuff.boxes}
-    few = {key: boxes[key] for key in boxes if min_objects <= len(boxes[key]) <= max_objects}
-    found += [
-        image_problem(files[0], images[key], "images without width and height") for key in sizes if not sizes[key]
-    ]
-    folders = [data_dir / "images" / f"{split}2017", data_dir / f"{split}2017"]
-    records = _records(files[0], {key: images[key] for key in few}, sizes, few, folders, found)
-    report(found, problems)
-    stages = [
-        Stage("listed", sum(map(bool, sizes.values())), things.listed + stuff.listed),
-        Stage("without crowds", len(chosen), things.single + stuff.single),
-        Stage('without "other"', len(chosen), things.named + stuff.named),
-        Stage(f"larger than {min_object_size:g} of the image", len(chosen), things.large + stuff.large),
-        Stage("with stuff annotations", len(boxes), _count(boxes.values())),
-        Stage(f"{min_objects} to {max_objects} objects", len(few), _count(few.values())),
-        Stage("image found", len(records), _count(record.boxes for record in records)),
-    ]
-    if ids is not None:
-        name = f"in {Path(id_list).name} ({len(chosen)} of its {len(ids)} ids found)"
-        stages.insert(1, Stage(name, len(chosen), things.chosen + stuff.chosen))
-    if not records:
-        steps = ", ".join(f"{stage.name}: {stage.images}" for stage in stages)
-        raise EmptySplit(f"{files[0]}: the filter leaves no images ({steps})")
-    return records, COCO_STUFF, stages
+        boxes = {key: things.boxes.get(key, []) + stuff.boxes[key] for key in chosen if key in stuff.boxes}
+        few = {key: boxes[key] for key in boxes if min_objects <= len(boxes[key]) <= max_objects}
+        found += [
+            image_problem(files[0], images[key], "images without width and height") for key in sizes if not sizes[key]
+        ]
+        folders = [data_dir / "images" / f"{split}2017", data_dir / f"{split}2017"]
+        records = _records(files[0], {key: images[key] for key in few}, sizes, few, folders, found)
+        stages = [
+            Stage("listed", sum(map(bool, sizes.values())), things.listed + stuff.listed),
+            Stage("without crowds", len(chosen), things.single + stuff.single),
+            Stage('without "other"', len(chosen), things.named + stuff.named),
+            Stage(f"larger than {min_object_size:g} of the image", len(chosen), things.large + stuff.large),
+            Stage("with stuff annotations", len(boxes), _count(boxes.values())),
+            Stage(f"{min_objects} to {max_objects} objects", len(few), _count(few.values())),
+            Stage("image found", len(records), _count(record.boxes for record in records)),
+        ]
+        if ids is not None:
+            name = f"in {Path(id_list).name} ({len(chosen)} of its {len(ids)} ids found)"
+            stages.insert(1, Stage(name, len(chosen), things.chosen + stuff.chosen))
+        if not records:
+            steps = ", ".join(f"{stage.name}: {stage.images}" for stage in stages)
+            raise EmptySplit(f"{files[0]}: the filter leaves no images ({steps})")
+        return records, COCO_STUFF, stages
 
 
 def _check_options(min_object_size: float, min_objects: int, max_objects: int) -> None:
@@ -137,15 +137,12 @@ def _annotation_file(data_dir: Path, name: str, split: str) -> Path:
 
 def _read_ids(file: Path) -> set[int]:
     """The ids of a list: a JSON list of numbers, or one per line; leading zeros are those of COCO's file names."""
-    try:
-        text = file.read_text(encoding="utf-8-sig").strip()
-        entries = json.loads(text) if text.startswith("[") else text.split()
-    except (OSError, ValueError, RecursionError) as error:
-        raise AnnotationError(f"{file}: cannot be read as a list of image ids ({error})") from error
+    text = read_text(file).strip()
+    entries = read_json(file) if text.startswith("[") else text.split()
     ids = set()
     for i, entry in enumerate(entries, start=1):
         words = str(entry).strip()
-        if not words.isdecimal():
+        if not (words.isdecimal() and len(words) < 20):
             raise AnnotationError(f"{file}: entry {i}, {words!r:.40}, is not an image id")
         ids.add(int(words))
     if not ids:

@@ -1,12 +1,11 @@
 """From a data set's folder to the records of one split and the vocabulary that they are written in."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stay_diffusion.data import coco_stuff, semantic_datasets
+from stay_diffusion.data import coco_stuff, semantic_datasets, splits, tags
 from stay_diffusion.data.annotations import (
     AnnotationError,
     EmptySplit,
@@ -16,9 +15,9 @@ from stay_diffusion.data.annotations import (
     build_vocabulary,
     find_product_tags,
 )
+from stay_diffusion.data.codings import Coding
 from stay_diffusion.data.formats import coco, image_folder, voc, vott, vott_csv, yolo
 from stay_diffusion.data.formats.plain_boxes import log_problems
-from stay_diffusion.data.formats.semantic_map import CODINGS
 from stay_diffusion.data.problems import LEFT_OUT, Problem
 
 logger = logging.getLogger("stay_diffusion.data")
@@ -26,7 +25,6 @@ logger = logging.getLogger("stay_diffusion.data")
 # (annotation folder, image folder or None, what cannot be used) -> every drawn box; the tag names in the data's order
 Reader = Callable[[Path, Path | None, list[Problem]], tuple[list[ImageRecord], list[str]]]
 
-SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation", "valid")}
 PRODUCTS_DRAWN = ("sdi", "voc", "yolo")  # where a product is a tag like any other, over the whole picture
 PROBLEMS_SHOWN = 3
 
@@ -47,7 +45,10 @@ def load_records(
     image_dir: Path | None = None,
     product_tags: Sequence[str] = (),
     classes: Sequence[str] = (),
+    class_map: Sequence[str] = (),
+    select: bool = False,
     val_fraction: float = 0.1,
+    id_list: str = "",
     on_bad_data: str = "error",
     coco_filter: dict | None = None,
     problems: list[Problem] | None = None,
@@ -55,59 +56,86 @@ def load_records(
     """The records of one split, products assigned, and the vocabulary: `classes` if given, else what the data says.
 
     Split folders are used where there are both; otherwise the names of the files decide, `val_fraction` of them for
-    "val". Without `product_tags` and `classes` the products are the tags that always cover the whole image, in formats
+    "val". `id_list`, a file that names pictures, restricts both splits, or with {split} in its name makes them.
+    Without `product_tags` and `classes` the products are the tags that always cover the whole image, in formats
     where products are drawn, and those that the format itself names. Data sets of label maps have their own split
     folders and classes. `coco_filter` holds what coco_stuff.read takes.
+
+    `class_map` has the tags that are read as other names or left out. With `select`, tags other than `classes` and
+    products are left out and named in the vocabulary; else they are an AnnotationError.
 
     What cannot be used is skipped and added to `problems`; without it, it is counted in warnings and, unless
     `on_bad_data` is "skip", an AnnotationError. So are missing and empty folders and splits, and unknown tags.
     """
-    if mode in CODINGS:
-        if image_dir or product_tags:
-            flag = f"--image_dir {image_dir}" if image_dir else f"--product_tags {','.join(product_tags)}"
-            raise ValueError(f"{flag}: --dataset_mode {mode} has none")
-        vocabulary = _names_of_map(mode, classes)
-        return semantic_datasets.read(mode, data_dir, split), vocabulary
+    names = splits.list_of(id_list, split)
+    is_named = splits.PLACE in id_list  # which pictures are of the split
+    if mode in semantic_datasets.MODES:
+        for flag, value in (("image_dir", image_dir), ("product_tags", product_tags), ("class_map", class_map)):
+            if value:
+                shown = value if flag == "image_dir" else ",".join(value)
+                raise ValueError(f"--{flag} {shown}: --dataset_mode {mode} has none")
+        vocabulary = _names_of_map(semantic_datasets.coding_of(mode, data_dir), classes)
+        records = semantic_datasets.read(mode, data_dir, split)
+        is_split = is_named or semantic_datasets.place_of(mode, data_dir, split).is_split
+        return _of_split(records, data_dir, split, names, None if is_split else val_fraction), vocabulary
     if not data_dir.exists():  # one annotation file is as good as a folder
         raise AnnotationError(f"--data_dir {data_dir}: no such folder or file")
     found: list[Problem] = []
-    records, tags, is_split, fixed = _read(mode, data_dir, split, image_dir, found, coco_filter or {})
+    options = {**(coco_filter or {}), "id_list": names} if mode == "coco" else {}
+    records, drawn, is_split, fixed = _read(mode, data_dir, split, image_dir, found, options)
     if problems is None:
         report(data_dir, found, on_bad_data)
     else:
         problems += found
+    records, drawn = tags.apply_map(records, drawn, class_map)
 
-    if not classes:
+    left_out: tuple[str, ...] = ()
+    if not classes or select:
         named = dict.fromkeys(sorted({record.product for record in records if record.product}))
         whole = find_product_tags(records) if mode in PRODUCTS_DRAWN else ()
-        product_tags = product_tags or (*whole, *named)
+        product_tags = product_tags or (*(tag for tag in whole if tag not in classes), *named)
         if not named:  # files that name products need not show all of them, in a small val folder say
-            _check_product_tags(product_tags, records, tags)
+            _check_product_tags(product_tags, records, drawn)
+    if classes and select:
+        left_out = tags.others(records, drawn, classes, product_tags)
+        records, drawn = tags.apply_map(records, drawn, [f"{tag}=" for tag in left_out])
     records = assign_products(records, product_tags)
     if classes or fixed:
-        vocabulary = Vocabulary(tuple(classes or fixed), tuple(product_tags))
+        vocabulary = Vocabulary(tuple(classes or fixed), tuple(product_tags), left_out)
     else:
-        vocabulary = build_vocabulary(records, tags, product_tags)
+        vocabulary = build_vocabulary(records, drawn, product_tags)
 
-    if not is_split:  # after the vocabulary, so that both splits share one
-        records = [record for record in records if _is_validation(record, val_fraction) == (split == "val")]
-    if not records:
-        how = "" if is_split else f" (by name, --val_fraction {val_fraction:g})"
-        raise EmptySplit(f"{data_dir}: no images for the {split} split{how}")
+    # After the vocabulary, so that both splits share one.
+    names = None if mode == "coco" else names
+    records = _of_split(records, data_dir, split, names, None if is_split or is_named else val_fraction)
     _check_names(records, vocabulary)
     return records, vocabulary
 
 
+def _of_split(
+    records: Sequence[ImageRecord], data_dir: Path, split: str, names: Path | None, val_fraction: float | None
+) -> Sequence[ImageRecord]:
+    """The records that the list `names` has, and of them, unless it is None, the share that `val_fraction` gives."""
+    if names:
+        records = splits.listed(records, names)
+    if val_fraction is not None:
+        records = splits.held_out(records, split, val_fraction)
+    if not records:
+        how = "" if val_fraction is None else f" (by name, --val_fraction {val_fraction:g})"
+        raise EmptySplit(f"{data_dir}: no images for the {split} split{how}")
+    return records
+
+
 def _read(
-    mode: str, data_dir: Path, split: str, image_dir: Path | None, problems: list[Problem], coco_filter: dict
+    mode: str, data_dir: Path, split: str, image_dir: Path | None, problems: list[Problem], options: dict
 ) -> Found:
     if mode in SPLIT_READERS:
-        return SPLIT_READERS[mode](data_dir, split, image_dir, problems, **(coco_filter if mode == "coco" else {}))
+        return SPLIT_READERS[mode](data_dir, split, image_dir, problems, **options)
     if mode not in FOLDER_READERS:
         raise ValueError(f"--dataset_mode {mode}: choose from {', '.join(DATASETS)}")
-    folder, is_split = _annotation_folder(data_dir, split)
+    folder, is_split = splits.annotation_folder(data_dir, split)
     if image_dir is not None:
-        image_dir = find_split(image_dir, split) or image_dir
+        image_dir = splits.find_split(image_dir, split) or image_dir
     return Found(*FOLDER_READERS[mode](folder, image_dir, problems), is_split)
 
 
@@ -127,19 +155,19 @@ def _yolo(data_dir: Path, split: str, image_dir: Path | None, problems: list[Pro
 
 def _coco_json(data_dir: Path, split: str, image_dir: Path | None, problems: list[Problem]) -> Found:
     """annotations/*SPLIT*.json, or the JSON in the split's folder; without one for val, the one JSON holds both."""
-    files = {name: _coco_file(data_dir, name) for name in SPLIT_FOLDERS}
+    files = {name: _coco_file(data_dir, name) for name in splits.FOLDERS}
     is_split = files["val"] is not None
     file = (files[split] if is_split else files["train"]) or data_dir
     return Found(*coco.read(file, image_dir, problems), is_split)
 
 
 def _coco_file(data_dir: Path, split: str) -> Path | None:
-    names = [file for name in SPLIT_FOLDERS[split] for file in sorted(data_dir.glob(f"annotations/*{name}*.json"))]
+    names = [file for name in splits.FOLDERS[split] for file in sorted(data_dir.glob(f"annotations/*{name}*.json"))]
     instances = [file for file in names if file.name.startswith("instances_")]
     files = instances or names
     if len(files) > 1:
         raise AnnotationError(f"{files[0]} and {files[1]}: which is the {split} split? Give one file as --data_dir")
-    return files[0] if files else find_split(data_dir, split)
+    return files[0] if files else splits.find_split(data_dir, split)
 
 
 def _coco_stuff(data_dir: Path, split: str, image_dir: Path | None, problems: list[Problem], **options) -> Found:
@@ -154,7 +182,7 @@ def _coco_stuff(data_dir: Path, split: str, image_dir: Path | None, problems: li
 # Those that find a split by its folder, and those that know their own splits.
 FOLDER_READERS: dict[str, Reader] = {"sdi": _vott, "images": image_folder.read, "voc": voc.read}
 SPLIT_READERS: dict[str, Callable[..., Found]] = {"yolo": _yolo, "coco_json": _coco_json, "coco": _coco_stuff}
-DATASETS = (*FOLDER_READERS, *SPLIT_READERS, *CODINGS)
+DATASETS = (*FOLDER_READERS, *SPLIT_READERS, *semantic_datasets.MODES)
 
 
 def report(data_dir: Path, problems: Sequence[Problem], on_bad_data: str) -> None:
@@ -167,49 +195,19 @@ def report(data_dir: Path, problems: Sequence[Problem], on_bad_data: str) -> Non
         raise AnnotationError(f"{first}{more}; --on_bad_data skip trains without them")
 
 
-def find_split(data_dir: Path, split: str) -> Path | None:
-    """The folder of a split, "train" or "val", in `data_dir` or in its sub-folder `images`."""
-    return next((folder for folder in _split_candidates(data_dir, split) if folder.is_dir()), None)
-
-
-def _names_of_map(mode: str, classes: Sequence[str]) -> Vocabulary:
+def _names_of_map(coding: Coding, classes: Sequence[str]) -> Vocabulary:
     """The names given, if they are the data set's or mere numbers (class_1 ...), else the data set's own."""
-    own = CODINGS[mode].classes
-    if classes and len(classes) < len(own):
-        raise AnnotationError(f"--dataset_mode {mode}: has {len(own)} classes, but the model knows {len(classes)}")
+    own = coding.classes
     for label, (known, name) in enumerate(zip(classes, own, strict=False), 1):
         if known not in (name, f"class_{label}"):
-            raise AnnotationError(f"--dataset_mode {mode}: its class {label} is {name!r}, but the model's is {known!r}")
+            raise AnnotationError(f"{coding.source}: its class {label} is {name!r}, but the model's is {known!r}")
+    if classes and len(classes) < len(own):
+        raise AnnotationError(f"{coding.source}: has {len(own)} classes, but the model knows {len(classes)}")
     return Vocabulary(tuple(classes or own))
 
 
-def _split_candidates(data_dir: Path, split: str) -> list[Path]:
-    return [parent / name for parent in (data_dir, data_dir / "images") for name in SPLIT_FOLDERS[split]]
-
-
-def _annotation_folder(data_dir: Path, split: str) -> tuple[Path, bool]:
-    """Where the annotations of a split are, and whether that folder holds nothing else.
-
-    A train folder without a val folder holds both: some of it is held out.
-    """
-    train, val = (find_split(data_dir, name) for name in ("train", "val"))
-    if train and not val:
-        return train, False
-    if folder := find_split(data_dir, split):
-        return folder, True
-    if find_split(data_dir, "val"):
-        looked_for = ", ".join(path.relative_to(data_dir).as_posix() for path in _split_candidates(data_dir, split))
-        raise AnnotationError(f"{data_dir}: no folder for the {split} split; looked for {looked_for}")
-    return data_dir, False
-
-
-def _is_validation(record: ImageRecord, val_fraction: float) -> bool:
-    # By the name alone: the split of an image does not change with the seed or when other images are added.
-    return int(hashlib.md5(record.stem.encode(), usedforsecurity=False).hexdigest()[:8], 16) < val_fraction * 2**32
-
-
-def _check_product_tags(product_tags: Sequence[str], records: Sequence[ImageRecord], tags: Sequence[str]) -> None:
-    known = dict.fromkeys([*tags, *(box.label for record in records for box in record.boxes)])
+def _check_product_tags(product_tags: Sequence[str], records: Sequence[ImageRecord], drawn: Sequence[str]) -> None:
+    known = dict.fromkeys([*drawn, *(box.label for record in records for box in record.boxes)])
     for tag in product_tags:
         if tag not in known:
             raise AnnotationError(f"--product_tags {tag}: no such tag; tags: {', '.join(known) or 'none'}")
@@ -219,4 +217,6 @@ def _check_names(records: Sequence[ImageRecord], vocabulary: Vocabulary) -> None
     for record in records:
         vocabulary.product_of(record)
         for box in record.boxes:
-            vocabulary.label_of(record, box)
+            if box.label not in vocabulary.classes:
+                hint = f"--class_map {box.label}= leaves it out, {box.label}=NAME reads it as another"
+                raise AnnotationError(f"{vocabulary.unknown(record, box)}; {hint}")

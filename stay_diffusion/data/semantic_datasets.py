@@ -1,15 +1,20 @@
-"""Where SPADE's and SDM's data sets keep pictures, label maps and instance maps; paired by name, never by order."""
+"""Where data sets keep pictures and label maps, SPADE's, SDM's and one's own; paired by name, never by order."""
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from stay_diffusion.data import splits
 from stay_diffusion.data.annotations import AnnotationError, EmptySplit, ImageRecord, MapFiles
+from stay_diffusion.data.codings import CODINGS, Coding
+from stay_diffusion.data.formats import semantic_map
 from stay_diffusion.data.images import find_pictures
 
 logger = logging.getLogger("stay_diffusion.data")
 
 NAMES_SHOWN = 3
+NO_ENDINGS = ("", "", "")
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Folders:
     labels: str
     instances: str | None
     splits: dict[str, str]
-    endings: tuple[str, str, str] = ("", "", "")  # of images, labels and instances, before the suffix
+    endings: tuple[str, str, str] = NO_ENDINGS  # of images, labels and instances, before the suffix
 
 
 SEMANTIC_DATASETS: dict[str, Folders] = {
@@ -42,6 +47,38 @@ SEMANTIC_DATASETS: dict[str, Folders] = {
         "{split}_img", "{split}_label", "{split}_inst", splits={"train": "train", "val": "val"}
     ),
 }  # fmt: skip
+OWN = "maps"  # the mode of data sets that name their classes themselves
+OWN_LABELS = ("annotations", "labels")
+MODES = (*SEMANTIC_DATASETS, OWN)
+
+
+class Place(NamedTuple):
+    """The folders of one split, and whether they hold nothing else; `instances` need not be there."""
+
+    images: Path
+    labels: Path
+    instances: Path | None
+    is_split: bool = True
+
+
+def coding_of(mode: str, data_dir: Path) -> Coding:
+    """What the ids in the maps mean; AnnotationError where the folder is not there or does not say."""
+    if not data_dir.is_dir():
+        raise AnnotationError(f"--data_dir {data_dir}: no such folder")
+    return semantic_map.own_coding(data_dir) if mode == OWN else CODINGS[mode]
+
+
+def place_of(mode: str, data_dir: Path, split: str) -> Place:
+    """Where a split, "train" or "val", lies: one's own as splits.annotation_folder finds it in images."""
+    if mode == OWN:
+        images, is_split = splits.annotation_folder(data_dir / "images", split)
+        part = images.relative_to(data_dir / "images")
+        labels = [data_dir / name / part for name in OWN_LABELS]
+        found = next((folder for folder in labels if folder.is_dir()), labels[0])
+        return Place(images, found, data_dir / "instances" / part, is_split)
+    where = SEMANTIC_DATASETS[mode]
+    patterns = where.images, where.labels, where.instances
+    return Place(*(pattern and data_dir / pattern.format(split=where.splits[split]) for pattern in patterns))
 
 
 def read(mode: str, data_dir: Path, split: str) -> list[ImageRecord]:
@@ -50,28 +87,24 @@ def read(mode: str, data_dir: Path, split: str) -> list[ImageRecord]:
     A picture without a label map, or without an instance map where others have one, is an AnnotationError that names
     it; label maps without a picture are counted in a warning. EmptySplit where the split's folder is not there.
     """
-    where, name = SEMANTIC_DATASETS[mode], SEMANTIC_DATASETS[mode].splits[split]
-    if not data_dir.is_dir():
-        raise AnnotationError(f"--data_dir {data_dir}: no such folder")
-    folders = [data_dir / pattern.format(split=name) for pattern in (where.images, where.labels)]
-    for folder in folders:
+    coding, where = coding_of(mode, data_dir), place_of(mode, data_dir, split)
+    endings = SEMANTIC_DATASETS[mode].endings if mode in SEMANTIC_DATASETS else NO_ENDINGS
+    for folder in where[:2]:
         if not folder.is_dir():
             message = f"{folder}: no such folder, for the {split} split of --dataset_mode {mode}"
             raise EmptySplit(message) if split == "val" else AnnotationError(message)
-    images, labels = (_by_stem(folder, ending) for folder, ending in zip(folders, where.endings, strict=False))
-    instances = {}
-    if where.instances:
-        instances = _by_stem(data_dir / where.instances.format(split=name), where.endings[2])
-
+    images, labels, instances = (
+        _by_stem(folder, ending) if folder else {} for folder, ending in zip(where[:3], endings, strict=True)
+    )
     if not images:
-        raise EmptySplit(f"{folders[0]}: no pictures in it")
-    _all_there(images, labels, f"label map in {folders[1]}")
+        raise EmptySplit(f"{where.images}: no pictures in it")
+    _all_there(images, labels, f"label map in {where.labels}")
     if instances:
-        _all_there(images, instances, f"instance map in {data_dir / where.instances.format(split=name)}")
+        _all_there(images, instances, f"instance map in {where.instances}")
     if unused := sorted(labels.keys() - images.keys()):
-        logger.warning("%s: %d label maps have no picture (first: %s)", folders[1], len(unused), labels[unused[0]])
+        logger.warning("%s: %d label maps have no picture (first: %s)", where.labels, len(unused), labels[unused[0]])
     return [
-        ImageRecord(path, 0, 0, maps=MapFiles(labels[stem], instances.get(stem), mode))
+        ImageRecord(path, 0, 0, maps=MapFiles(labels[stem], instances.get(stem), coding))
         for stem, path in sorted(images.items())
     ]
 

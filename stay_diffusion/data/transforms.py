@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Window = tuple[float, float, float, float]
+from stay_diffusion.data.images import Picture, Window
+
 CropPolicy = Callable[[int, int, NDArray, int, np.random.Generator], Window]
 
 RANDOM_CROP_SHARE = 0.8  # the least share of the short side that a random crop shows, as in guided-diffusion
+SPARE = 2  # how many times larger than shown a picture stays when it is made smaller before it is cut
 ROUNDING = 1e-6
+NO_BOXES = np.zeros((0, 4))
 
 
 class Cut(NamedTuple):
@@ -74,9 +77,27 @@ CROP_POLICIES: dict[str, CropPolicy] = {
     "object": around_object,
 }
 
+# The least share of the short side that a policy shows; the others show some pixels as they are.
+SHOWN = {whole: 1.0, center_square: 1.0, random_square: RANDOM_CROP_SHARE}
+FIXED = (whole, center_square)  # those that always show the same of a picture
+
+
+def reduction(width: int, height: int, policy: CropPolicy, size: int) -> int:
+    """The largest power of 2 by which a picture may be made smaller before `policy` cuts it to `size`."""
+    least = SHOWN.get(policy, 0) * min(width, height)
+    return 2 ** max(0, int(math.log2(max(least / (SPARE * size), 1))))
+
+
+def cut_once(picture: Picture, policy: CropPolicy, size: int) -> Picture:
+    """A picture of which `policy` always shows the same, already cut to `size`; others as they are."""
+    if policy not in FIXED:
+        return picture
+    window = policy(picture.width, picture.height, NO_BOXES, size, None)
+    return picture._replace(image=cut_image(picture, window, size), shown=window)
+
 
 def apply(
-    image: Image.Image,
+    picture: Picture,
     boxes: NDArray,
     policy: CropPolicy,
     size: int,
@@ -84,14 +105,14 @@ def apply(
     flip: bool,
     rng: np.random.Generator,
 ) -> Cut:
-    """Crops a picture and its pixel boxes (N, 4) to size x size, mirrored half of the time if `flip`.
+    """Crops a picture and its boxes (N, 4), in pixels of the file, to size x size, mirrored half of the time if `flip`.
 
     A box is kept if at least one output pixel each way is seen and the share `min_visible` of its area (of an object
     larger than the view: of what the view can hold).
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    window = policy(image.width, image.height, boxes, size, rng)
-    image, boxes = cut_image(image, window, size), map_boxes(boxes, window)
+    window = policy(picture.width, picture.height, boxes, size, rng)
+    image, boxes = cut_image(picture, window, size), map_boxes(boxes, window)
     mirrored = flip and rng.random() < 0.5
     if mirrored:
         image, boxes = mirror(image, boxes)
@@ -99,9 +120,14 @@ def apply(
     return Cut(image, boxes[kept].astype(np.float32), kept, window, mirrored)
 
 
-def cut_image(image: Image.Image, window: Window, size: int) -> Image.Image:
+def cut_image(picture: Picture, window: Window, size: int) -> Image.Image:
     """The window of the picture as size x size; Pillow widens the bicubic filter when shrinking, so nothing aliases."""
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=window)
+    (width, height), (left, top, right, bottom) = picture.image.size, picture.shown
+    columns, rows = width / (right - left), height / (bottom - top)
+    x0, y0, x1, y1 = window
+    # min: rounding may lead out of the picture by a trillionth.
+    box = ((x0 - left) * columns, (y0 - top) * rows, min((x1 - left) * columns, width), min((y1 - top) * rows, height))
+    return picture.image.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
 def cut_map(ids: NDArray, window: Window, size: int, mirrored: bool) -> NDArray:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.annotations import AnnotationError, Box, ImageRecord, Vocabulary, assign_products
 from ..data.formats import vott
 from ..data.layout import UNKNOWN_PRODUCT
-from ..data.loader import LayoutDataset, Sample
+from ..data.samples import LayoutDataset, Sample
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..data.annotations import Box
 from ..data.images import to_pil
 from ..data.layout import Layout
-from ..data.loader import LayoutDataset
+from ..data.samples import LayoutDataset
 from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
 from .export import save_png
 from .generate import generate, image_generators

@@ -13,7 +13,8 @@ from stay_diffusion.data.annotations import (
     build_vocabulary,
     find_product_tags,
 )
-from stay_diffusion.data.datasets import find_split, load_records
+from stay_diffusion.data.datasets import load_records
+from stay_diffusion.data.splits import find_split
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared"
 

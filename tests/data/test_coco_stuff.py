@@ -188,8 +188,8 @@ def test_an_id_list_keeps_only_its_images_and_says_how_many_it_found(tmp_path, t
 
 @pytest.mark.parametrize(("text", "words"), [
     ("1\nabc", "entry 2, 'abc', is not an image id"), ("[1, 2.5]", "entry 2, '2.5'"), ("[true]", "entry 1, 'True'"),
-    ("-1", "entry 1, '-1'"), ("[1, 2", "cannot be read as a list"), ("", "no image ids in it"), ("[]", "no image ids"),
-    ("98 99", "none of its 2 ids is in"), (None, "cannot be read as a list"),
+    ("-1", "entry 1, '-1'"), ("[1, 2", "cannot be read as JSON"), ("", "no image ids in it"), ("[]", "no image ids"),
+    ("98 99", "none of its 2 ids is in"), (None, "cannot be read as text"),
 ])  # fmt: skip
 def test_a_broken_id_list_is_an_error_that_names_it(tmp_path, text, words):
     save(tmp_path, [thing()] * 3, [stuff()])
@@ -224,7 +224,7 @@ BROKEN_BOXES = {
     "category as a list": (thing(category_id=[1]), "boxes of an unknown category_id"),
     "bbox null": (thing(bbox=None), "boxes that are not four numbers"),
     "bbox of words": (thing(bbox=["0", "0", "50", "50"]), "boxes that are not four numbers"),
-    "bbox too large": (thing(bbox=[0, 0, 10**200, 10**200]), "boxes without finite coordinates"),
+    "bbox too large": (thing(bbox=[0, 0, 10**200, 10**200]), "boxes with coordinates beyond any image"),
     "both sides negative": (thing(bbox=[60, 60, -50, -50]), "boxes without area"),
     "no area": (thing(bbox=[0, 0, 0, 50]), "boxes without area"),
     "outside": (thing(bbox=[100, 0, 50, 50]), "boxes wholly outside their image"),

@@ -1,19 +1,23 @@
 """The same boxes in every format: there and back, and the same training batches whatever they were read from."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch.testing import assert_close
 
 from stay_diffusion import factory
 from stay_diffusion.config import DataConfig
-from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
+from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, assign_products
 from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.formats import coco, voc, vott, vott_csv, yolo
 from stay_diffusion.data.loader import batches
+from stay_diffusion.data.problems import LEFT_OUT
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 CLASSES = ["Spots", "Scratches", "pin-hole"]
@@ -48,7 +52,7 @@ def test_every_format_gives_back_boxes_classes_sizes_and_pictures_without_boxes(
     folder = tmp_path / mode
     folder.mkdir()
     write(folder, records)
-    image_dir = tmp_path / "pictures" if mode == "coco_json" else None
+    image_dir = None if mode == "voc" else tmp_path / "pictures"
     read = {}
     for split in ("train", "val"):
         try:
@@ -67,6 +71,73 @@ def test_every_format_gives_back_boxes_classes_sizes_and_pictures_without_boxes(
             assert back == pytest.approx(given, abs=0.01)
 
 
+NAMES = ["Löcher", 'O\'Brien: "x" #1, <a> & b', "1", "yes"]
+PRODUCTS = ["A", "B 2"]
+PICTURES = {"a b%20.png": (20, 10), "ü#.jpg": (4000, 3), "deep/c'.d.PNG": (1, 1), "deep/e.bmp": (333, 517)}
+FORMATS = {  # name: (writes records below a folder, reads them again), the pictures being elsewhere
+    "VoTT": (lambda folder, records, _: vott.write(folder / "x-export.json", records, NAMES, name="x"), vott.read),
+    "VOC": (lambda folder, records, _: voc.write(folder, records, NAMES), voc.read),
+    "YOLO": (lambda folder, records, _: yolo.write(folder, records, NAMES), yolo.read),
+    "COCO": (
+        lambda folder, records, root: coco.write(folder / "x.json", records, NAMES, name="x", image_dir=root),
+        coco.read,
+    ),
+    "CSV": (lambda folder, records, _: vott_csv.write(folder / "x-export.csv", records, NAMES), vott_csv.read),
+}
+
+
+@st.composite
+def drawn_records(draw, folder):
+    """Records of some of PICTURES: a product or none, up to five boxes, inside, partly outside or twice the same."""
+    made = []
+    for name in draw(st.lists(st.sampled_from(list(PICTURES)), min_size=1, unique=True)):
+        (W, H), boxes = PICTURES[name], []
+        for label in draw(st.lists(st.sampled_from(NAMES), max_size=5)):
+            x0, y0 = draw(st.floats(-1.5 * W, W - 0.05)), draw(st.floats(-1.5 * H, H - 0.05))
+            x1, y1 = draw(st.floats(max(x0, 0) + 0.05, 3.0 * W)), draw(st.floats(max(y0, 0) + 0.05, 3.0 * H))
+            boxes.append(Box(label, x0, y0, x1, y1))
+        made.append(ImageRecord(folder / name, W, H, tuple(boxes), draw(st.sampled_from([None, *PRODUCTS]))))
+    return made
+
+
+@pytest.mark.parametrize("has_csv", [False, True])
+def test_any_records_pass_through_all_formats_in_any_order(tmp_path, caplog, has_csv):
+    """A CSV has no pictures without boxes, no classes without boxes and no order of classes: all else survives."""
+    caplog.set_level(logging.ERROR)
+    pictures = tmp_path / "pictures"
+    for name, size in PICTURES.items():
+        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", size).save(pictures / name)
+    rounds = iter(range(10**6))
+
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(drawn_records(pictures), st.permutations([name for name in FORMATS if has_csv or name != "CSV"]))
+    def run(records, order):
+        seen = {record.path: record for record in records}
+        found, folder = records, tmp_path / "written" / str(next(rounds))
+        for name in order if any(record.boxes or record.product for record in records) else ():
+            write, read = FORMATS[name]
+            (folder / name).mkdir(parents=True)
+            write(folder / name, found, pictures)
+            if name == "CSV":
+                seen = {path: record for path, record in seen.items() if record.boxes or record.product}
+            problems = []
+            found, tags = read(folder / name, pictures, problems)
+            found = assign_products(found, PRODUCTS)
+            assert {problem.action for problem in problems} <= {LEFT_OUT}
+            assert {record.path for record in found} == seen.keys()
+            assert [tag for tag in tags if tag not in PRODUCTS] == NAMES or name == "CSV"
+            for record in found:
+                given = seen[record.path]
+                assert (record.width, record.height, record.product) == (given.width, given.height, given.product)
+                assert [box.label for box in record.boxes] == [box.label for box in given.boxes]
+                for one, other in zip(record.boxes, given.boxes, strict=True):
+                    expected = other.x0, other.y0, other.x1, other.y1
+                    assert (one.x0, one.y0, one.x1, one.y1) == pytest.approx(expected, rel=0, abs=0.01)
+
+    run()
+
+
 @needs_shared
 def test_batches_are_the_same_from_vott_voc_yolo_and_coco(tmp_path):
     records, tags = vott.read(SHARED / "deeppcb/val/vott-json-export")
@@ -79,7 +150,7 @@ def test_batches_are_the_same_from_vott_voc_yolo_and_coco(tmp_path):
     coco.write(tmp_path / "coco/x.json", records, tags, name="x", image_dir=records[0].path.parent)
     seen = []
     for mode, folder in (("sdi", "vott"), ("voc", "voc"), ("yolo", "yolo"), ("coco_json", "coco")):
-        image_dir = records[0].path.parent if mode == "coco_json" else None
+        image_dir = None if mode == "voc" else records[0].path.parent
         found, names = load_records(mode, tmp_path / folder, "train", image_dir=image_dir, val_fraction=0)
         run = factory.RunConfig(data=DataConfig(crop_policy="object", classes=names.classes, random_flip=True))
         dataset = factory.build_dataset(sorted(found, key=lambda record: record.stem), run, augment=True)
@@ -123,8 +194,7 @@ def test_cocos_labels_are_its_own_ids():
 
 
 def test_what_cannot_be_used_is_refused_unless_it_is_to_be_skipped(records, tmp_path, caplog):
-    folder = tmp_path / "broken"
-    folder.mkdir()
+    folder = tmp_path / "pictures"
     records[0] = ImageRecord(records[0].path, 40, 30, (*records[0].boxes, Box("Spots", 5, 5, 5, 9)))
     vott.write(folder / "x-export.json", records, CLASSES, name="x")
     with pytest.raises(AnnotationError, match=r"regions without area.*--on_bad_data skip"):

@@ -9,10 +9,11 @@ from torch.testing import assert_close
 from stay_diffusion import factory
 from stay_diffusion.data import semantic_datasets
 from stay_diffusion.data.annotations import AnnotationError, ImageRecord, MapFiles, Vocabulary
+from stay_diffusion.data.codings import CODINGS
 from stay_diffusion.data.formats import semantic_map
-from stay_diffusion.data.formats.semantic_map import CODINGS
 from stay_diffusion.data.layout import NULL_PRODUCT, Layout
-from stay_diffusion.data.loader import LayoutDataset, collate, in_order
+from stay_diffusion.data.loader import collate, in_order
+from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.data.transforms import CROP_POLICIES, cut_map
 from stay_diffusion.sampling.layouts import from_dataset
 
@@ -127,7 +128,8 @@ def test_edges_are_those_of_the_map_as_it_is_seen(faces):
 
 
 def test_without_instance_maps_there_are_no_edges(faces):
-    records = [ImageRecord(r.path, 0, 0, maps=MapFiles(r.maps.labels, None, "celeba")) for r in faces(blocks())]
+    celeba = CODINGS["celeba"]
+    records = [ImageRecord(r.path, 0, 0, maps=MapFiles(r.maps.labels, None, celeba)) for r in faces(blocks())]
     assert not dataset(records).sample(0, 0).semantic_map[1].any()
 
 
@@ -136,7 +138,7 @@ def test_edges_tell_16_bit_instances_of_one_class_apart(tmp_path):
     raw[:, 16:] = 26257
     for name, values in (("image", raw > 0), ("labels", raw * 0 + 26), ("instances", raw)):
         Image.fromarray(values.astype(np.uint16 if name == "instances" else np.uint8)).save(tmp_path / f"{name}.png")
-    maps = MapFiles(tmp_path / "labels.png", tmp_path / "instances.png", "cityscapes")
+    maps = MapFiles(tmp_path / "labels.png", tmp_path / "instances.png", CODINGS["cityscapes"])
     records = [ImageRecord(tmp_path / "image.png", 0, 0, maps=maps)]
     sample = dataset(records).sample(0, 0)
     assert sample.semantic_map[1].sum(dim=0).nonzero().flatten().tolist() == [15, 16]
@@ -151,7 +153,7 @@ def test_no_instance_takes_connected_parts_as_objects(tmp_path, tiny_run, no_ins
     Image.new("L", (32, 32)).save(tmp_path / "image.png")
     Image.new("L", (32, 32), 26).save(tmp_path / "labels.png")
     Image.fromarray(raw).save(tmp_path / "instances.png")
-    maps = MapFiles(tmp_path / "labels.png", tmp_path / "instances.png", "cityscapes")
+    maps = MapFiles(tmp_path / "labels.png", tmp_path / "instances.png", CODINGS["cityscapes"])
     config = tiny_run(data={"dataset_mode": "cityscapes"}, model={"no_instance": no_instance})
     built = factory.build_dataset([ImageRecord(tmp_path / "image.png", 0, 0, maps=maps)], config, augment=True)
     assert len(built.sample(0, 0).labels) == (1 if no_instance else 2)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from stay_diffusion.data import loader
+from stay_diffusion.data import loader, samples
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, Vocabulary
 from stay_diffusion.data.images import ImageError
 from stay_diffusion.data.layout import Layout
-from stay_diffusion.data.loader import LayoutDataset, batches, collate, in_order
+from stay_diffusion.data.loader import batches, collate, in_order
+from stay_diffusion.data.samples import LayoutDataset
 
 VOCABULARY = Vocabulary(classes=("spot", "scratch"), products=("A", "B"))
 
@@ -202,7 +203,7 @@ def test_a_broken_image_stops_with_one_line_that_names_it(records, num_workers):
 
 
 def test_a_fault_of_ours_keeps_its_traceback(records, monkeypatch):
-    monkeypatch.setattr(loader, "read_image", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(samples, "read_picture", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(batches(dataset(records), 2, seed=0, start=0))
 

@@ -7,9 +7,9 @@ from PIL import Image
 
 from stay_diffusion.data import semantic_datasets
 from stay_diffusion.data.annotations import AnnotationError, EmptySplit, MapFiles
+from stay_diffusion.data.codings import CODINGS
 from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.formats import semantic_map
-from stay_diffusion.data.formats.semantic_map import CODINGS
 from stay_diffusion.data.semantic_datasets import SEMANTIC_DATASETS
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -161,7 +161,7 @@ def test_every_real_pair_reads_and_shows_objects(mode):
     for record in records[:4]:
         maps = semantic_map.read(record.maps)
         assert maps.labels.shape[::-1] == Image.open(record.path).size
-        assert len(semantic_map.objects(maps, mode, use_instances=True)[0]) > 0
+        assert len(semantic_map.objects(maps, CODINGS[mode], use_instances=True)[0]) > 0
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -205,14 +205,14 @@ def test_pictures_that_hold_no_ids_are_refused_by_name(tmp_path):
 def test_ids_become_labels_with_the_unlabelled_as_the_last_class(tmp_path, coding, pairs_of_id_and_label):
     ids, labels = np.array(pairs_of_id_and_label).T
     path = save(tmp_path / "ids.png", ids[None].astype(np.uint8))
-    assert semantic_map.read(MapFiles(path, None, coding)).labels.tolist() == [labels.tolist()]
+    assert semantic_map.read(MapFiles(path, None, CODINGS[coding])).labels.tolist() == [labels.tolist()]
 
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_a_written_map_reads_back_as_the_same_labels(tmp_path, coding):
     labels = np.arange(1, len(CODINGS[coding].classes) + 1, dtype=np.int16)[None].repeat(2, axis=0)
-    path = save(tmp_path / "map.png", semantic_map.to_image(labels, coding))
-    np.testing.assert_array_equal(semantic_map.read(MapFiles(path, None, coding)).labels, labels)
+    path = save(tmp_path / "map.png", semantic_map.to_image(labels, CODINGS[coding]))
+    np.testing.assert_array_equal(semantic_map.read(MapFiles(path, None, CODINGS[coding])).labels, labels)
 
 
 @pytest.mark.parametrize(
@@ -221,11 +221,11 @@ def test_a_written_map_reads_back_as_the_same_labels(tmp_path, coding):
 )
 def test_unknown_ids_are_named_with_the_file_and_the_known_ones(tmp_path, coding, unknown, known):
     path = save(tmp_path / "odd.png", np.array([[1, unknown, 1]], np.uint8))
-    refused(MapFiles(path, None, coding), f"ids {unknown} have no class", known, action=semantic_map.read)
+    refused(MapFiles(path, None, CODINGS[coding]), f"ids {unknown} have no class", known, action=semantic_map.read)
 
 
 def test_maps_of_two_sizes_are_named_with_both(tmp_path):
     labels, instances = save(tmp_path / "l.png", np.ones((4, 6), np.uint8)), tmp_path / "i.png"
     save(instances, np.ones((6, 4), np.uint8))
-    files = MapFiles(labels, instances, "coco_semantic")
+    files = MapFiles(labels, instances, CODINGS["coco_semantic"])
     refused(files, "i.png: 4x6", "has 6x4", action=semantic_map.read)

@@ -6,8 +6,9 @@ import pytest
 
 from stay_diffusion.data import class_names
 from stay_diffusion.data.annotations import MapFiles
+from stay_diffusion.data.codings import CODINGS
 from stay_diffusion.data.formats import semantic_map
-from stay_diffusion.data.formats.semantic_map import CODINGS, Maps
+from stay_diffusion.data.formats.semantic_map import Maps
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 BACKGROUND, HAIR, HAT = 1, 14, 15  # labels of celeba
@@ -24,7 +25,7 @@ def painted(size, *parts, ground=BACKGROUND):
 
 
 def found(labels, coding="celeba", instances=None, use_instances=True):
-    boxes, names = semantic_map.objects(Maps(labels, instances), coding, use_instances)
+    boxes, names = semantic_map.objects(Maps(labels, instances), CODINGS[coding], use_instances)
     assert boxes.shape == (len(names), 4) and boxes.dtype == np.float64
     return [(int(label), tuple(box)) for label, box in zip(names, boxes.astype(int).tolist(), strict=True)]
 
@@ -141,7 +142,7 @@ def coco_pairs():
 def test_boxes_of_real_coco_things_are_those_of_their_instance_numbers():
     for path in coco_pairs():
         inst = Path(str(path).replace("_label", "_inst"))
-        maps = semantic_map.read(MapFiles(path, inst, "coco_semantic"))
+        maps = semantic_map.read(MapFiles(path, inst, CODINGS["coco_semantic"]))
         things = {part for part in found(maps.labels, "coco_semantic", maps.instances) if part[0] <= 91}
         expected = set()
         for label in np.unique(maps.labels[maps.labels <= 91]):

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from stay_diffusion.data import transforms
+from stay_diffusion.data.images import Picture
 from stay_diffusion.data.transforms import CROP_POLICIES, apply, cut_image, is_visible, map_boxes
 
 NO_BOXES = np.zeros((0, 4))
@@ -35,7 +36,8 @@ def bright_box(image):
 
 
 def crop(image, boxes, policy, size, rng, min_visible=0.0, flip=False):
-    return apply(image, np.array(boxes, dtype=float), CROP_POLICIES[policy], size, min_visible, flip, rng)
+    picture, boxes = Picture(image, *image.size, (0, 0, *image.size)), np.array(boxes, dtype=float)
+    return apply(picture, boxes, CROP_POLICIES[policy], size, min_visible, flip, rng)
 
 
 @pytest.mark.parametrize("policy", SQUARE_POLICIES)
@@ -124,7 +126,8 @@ def test_object_keeps_the_pixels_as_they_are():
 def test_shrinking_averages_instead_of_skipping_pixels(mode):
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 255
-    small = np.asarray(cut_image(Image.fromarray(stripes).convert(mode), (0, 0, 64, 64), 8))
+    picture = Picture(Image.fromarray(stripes).convert(mode), 64, 64, (0, 0, 64, 64))
+    small = np.asarray(cut_image(picture, (0, 0, 64, 64), 8))
     np.testing.assert_allclose(small, 127.5, atol=6)
 
 

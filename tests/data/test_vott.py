@@ -11,6 +11,7 @@ from PIL import Image
 
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
 from stay_diffusion.data.formats import vott
+from stay_diffusion.data.images import image_size
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 
@@ -81,9 +82,22 @@ def test_deeppcb_has_the_counts_its_readme_states(split, images, counts):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/magnetic_tile_mini")
-def test_magnetic_tiles_keep_their_good_parts_and_their_sizes():
+@pytest.mark.parametrize(("split", "images", "empty", "counts"), [
+    ("training", 102, 12, (18, 22, 23, 21, 19)),
+    ("validation", 34, 4, (6, 10, 6, 7, 6)),
+])  # fmt: skip
+def test_magnetic_tiles_have_the_counts_their_readme_states(split, images, empty, counts):
+    problems = []
+    records, tags = vott.read(SHARED / "magnetic_tile_mini/images" / split, None, problems)
+    assert len(records) == images and sum(not record.boxes for record in records) == empty and problems == []
+    assert tags == ["Blowhole", "Break", "Crack", "Fray", "Uneven"]
+    assert Counter(b.label for r in records for b in r.boxes) == dict(zip(tags, counts, strict=True))
+    assert all((record.width, record.height) == image_size(record.path) for record in records)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/magnetic_tile_mini")
+def test_magnetic_tiles_keep_their_sizes():
     records, _ = vott.read(SHARED / "magnetic_tile_mini/images/training")
-    assert len(records) == 102 and sum(not record.boxes for record in records) == 12
     first = next(record for record in records if record.stem == "blowhole_exp1_num_265077")
     assert (first.width, first.height, first.boxes) == (265, 356, (Box("Blowhole", 244, 9, 254, 23),))
 
@@ -182,7 +196,7 @@ def test_a_box_partly_outside_is_kept_as_drawn(tmp_path):
 def test_a_region_that_cannot_be_used_is_skipped_and_counted(tmp_path, caplog, bad, kind):
     assert read_boxes(tmp_path, bad, region("Pits"), bad) == (Box("Pits", 1, 2, 5, 8),)
     [message] = [record.getMessage() for record in caplog.records]
-    assert kind in message and "skipped 2 " in message and "a.png" in message
+    assert kind in message and ": 2 times " in message and "a.png" in message
 
 
 def test_images_nobody_looked_at_are_not_good_parts(tmp_path, caplog):
@@ -202,7 +216,7 @@ def test_videos_are_skipped_and_their_frames_are_read(tmp_path, caplog):
     export(tmp_path / "x-export.json", *assets)
     records, _ = vott.read(tmp_path)
     assert [record.stem for record in records] == ["frame"]
-    assert "skipped 2 videos" in caplog.text
+    assert "2 times videos" in caplog.text
 
 
 def test_a_missing_size_comes_from_the_upright_image(tmp_path):
@@ -268,7 +282,7 @@ def test_a_tagged_image_whose_regions_are_lost_is_not_a_good_part(tmp_path, capl
     folder = project(tmp_path / "project", (asset("a.png"), []), (asset("b.png"), [region("Pits")]))
     save_image(folder / "a.png"), save_image(folder / "b.png")
     records, _ = vott.read(folder)
-    assert [record.stem for record in records] == ["b"] and "missing or empty" in caplog.text
+    assert [record.stem for record in records] == ["b"] and "regions are missing" in caplog.text
 
 
 def test_a_project_beside_its_own_export_is_read_once(tmp_path):
@@ -292,10 +306,19 @@ def test_images_given_by_image_dir_win_over_those_beside_the_export(tmp_path):
 
 def test_missing_images_are_an_error_that_names_the_flag(tmp_path):
     export(tmp_path / "x-export.json", (asset("a.png"), []), images=False)
-    with pytest.raises(AnnotationError, match=r"x-export\.json: image a\.png not found in .*--image_dir"):
+    with pytest.raises(AnnotationError, match=r"x-export\.json: .*image a\.png not found in .*--image_dir"):
         vott.read(tmp_path)
     with pytest.raises(AnnotationError, match=r"--image_dir .*nowhere: no such folder"):
         vott.read(tmp_path, tmp_path / "nowhere")
+
+
+def test_who_does_not_ask_for_problems_is_told_of_any_missing_image(tmp_path):
+    export(tmp_path / "x-export.json", (asset("a.png"), []), (asset("b.png"), []))
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(AnnotationError, match=r"image b\.png not found"):
+        vott.read(tmp_path)
+    problems = []
+    assert len(vott.read(tmp_path, None, problems)[0]) == len(problems) == 1
 
 
 def test_a_layout_file_needs_no_images_but_sizes(tmp_path):

@@ -120,7 +120,7 @@ def test_an_image_that_cannot_be_used_is_named_once_and_the_others_stay(tmp_path
     (HEADER.encode(), "no image can be used"),
     ((HEADER + '"missing.png",1,2,5,8,"Pits"').encode(), r"image missing\.png not found.*--image_dir"),
     ((HEADER + '"a.png",1,2,5,8,"Pi').encode(), "cannot be read as CSV"),
-    (HEADER.encode() + b'"\xff.png",1,2,5,8,"Pits"', "cannot be read as CSV"),
+    (HEADER.encode() + b'"\xff.png",1,2,5,8,"Pits"', "cannot be read as text"),
 ])  # fmt: skip
 def test_a_file_that_is_of_no_use_is_refused_by_name(tmp_path, content, message):
     (tmp_path / "x-export.csv").write_bytes(content)

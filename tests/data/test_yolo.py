@@ -59,7 +59,7 @@ def test_what_is_written_is_read_back_to_a_hundredth_of_a_pixel(tmp_path, copy_i
     tags = ["1", "no box has this", "Löcher, [a]", "yes", 'O\'Brien: "x" #1']
     yolo.write(tmp_path / "out", records, tags, copy_images=copy_images)
     problems = []
-    found, found_tags = yolo.read(tmp_path / "out", None, problems)
+    found, found_tags = yolo.read(tmp_path / "out", None if copy_images else tmp_path / "in", problems)
     assert problems == [] and found_tags == tags
     assert_same(found, records, tolerance=1e-5)
     for before, after in zip(records, found, strict=True):
@@ -73,7 +73,7 @@ def test_what_is_written_is_read_back_to_a_hundredth_of_a_pixel(tmp_path, copy_i
 def test_real_boxes_survive_yolo(tmp_path, read, folder, boxes):
     records, tags = read(SHARED / folder)
     yolo.write(tmp_path, records, tags, split="val")
-    found, found_tags = yolo.read(tmp_path, split="val")
+    found, found_tags = yolo.read(tmp_path, SHARED / folder, split="val")
     assert found_tags == tags and sum(len(record.boxes) for record in found) == boxes
     assert_same(found, records)
 
@@ -257,6 +257,16 @@ def test_the_images_of_a_list_are_found_by_name_in_an_image_folder(tmp_path):
     assert record.path == tmp_path / "images/train/a.png" and rounded(record) == [SPOTS]
 
 
+def test_a_line_of_a_list_that_could_be_two_images_is_named(tmp_path):
+    data_set(tmp_path, "train: train.txt\nnames: [Pits, Spots]", a=GOOD, b=GOOD)
+    save_image(tmp_path / "images/more/a.png")
+    save_text(tmp_path / "train.txt", "/on/another/computer/a.png\n/on/another/computer/b.png")
+    problems = []
+    assert [record.stem for record in yolo.read(tmp_path, tmp_path / "images", problems)[0]] == ["b"]
+    [problem] = problems
+    assert problem.detail.startswith("line 1: a.png could be ") and problem.action == "image skipped"
+
+
 @pytest.mark.parametrize(("text", "names"), [
     ("names: [a, b c, 'it''s', \"d\\u00fc, e\"]", ["a", "b c", "it's", "dü, e"]),
     ("names: ['a',\n  'b',  # more\n  ]", ["a", "b"]),
@@ -267,7 +277,6 @@ def test_the_images_of_a_list_are_found_by_name_in_an_image_folder(tmp_path):
     ("names: {0: a, 1: 'b, c', \"2\": d}", ["a", "b, c", "d"]),
     ("nc: 2 # two\nnames: # here\n  '0': a\n  1: b", ["a", "b"]),
     ("---\n\"names\" : [a#b, 1, no, null]\nx: |\n  {[: \"\n\nroboflow:\n  - &x", ["a#b", "1", "no", "null"]),
-    ("names: [a, a]", ["a"]),
     ("names: [a, -]", ["a", "-"]),
     ("names:\n  - a\n    - b", ["a - b"]),
     ("names:\n  0: a\n  1: &b c", ["a", "c"]),
@@ -302,6 +311,8 @@ def test_the_usual_ways_to_write_names_are_understood(tmp_path, text, names):
     ("names:", "names is neither a list nor a map"),
     ("nc: 1", "names is neither a list nor a map"),
     ("names: {a: b}", "the index 'a' for 'b'"),
+    ("names: [a, b, a]", "names has 'a' twice"),
+    ("names: {1: a, 01: b}", "names has 1 twice"),
     ("names: {-1: b}", "the index '-1' for 'b'"),
     ("nc: 3\nnames: [a, b]", "nc is 3, but there are 2 names"),
     ("names: [a]\npath: [b]", "path is no single value"),

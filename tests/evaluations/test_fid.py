@@ -126,6 +126,45 @@ def test_all_images_are_used_sorted_by_name(tmp_path):
     assert [path.name for path in items] == [f"{i:03}.png" for i in range(53)]
 
 
+def save_results(folder: Path, **runs: int) -> Path:
+    """What image_sample.py leaves, of so many images a run; the run "here" is the folder itself."""
+    for run, count in runs.items():
+        place = folder if run == "here" else folder / run
+        save_images(place / "samples", noise(count, 4, 4)), save_images(place / "images", noise(2, 4, 4))
+        (place / "manifest.jsonl").touch()
+        Image.fromarray(noise(4, 4)).save(place / "preview.png")
+    return folder
+
+
+def test_a_results_folder_stands_for_its_samples(tmp_path):
+    items = script.open_side(save_results(tmp_path / "results", here=3)).items
+    assert [path.relative_to(tmp_path).as_posix() for path in items] == [
+        f"results/samples/{i:03}.png" for i in range(3)
+    ]
+
+
+def test_the_runs_of_a_results_folder_are_one_side_together(tmp_path):
+    side = script.open_side(save_results(tmp_path / "results", run0=3, run1=3, run2=3))
+    parents = [path.relative_to(tmp_path / "results").parent.as_posix() for path in side.items]
+    assert parents == ["run0/samples"] * 3 + ["run1/samples"] * 3 + ["run2/samples"] * 3
+    assert side.runs == {"run0": 3, "run1": 3, "run2": 3}
+
+
+@pytest.mark.parametrize(("second", "warned"), [(3, False), (2, True)])
+def test_the_protocol_counts_the_images_of_each_run(tmp_path, monkeypatch, capsys, second, warned):
+    torch.save({}, tmp_path / "w.pth")
+    monkeypatch.setattr(inception, "load_network", lambda weights: MeanColour())
+    results = save_results(tmp_path / "results", run0=3, run1=second)
+    arguments = [results / "run0/images", results, "--weights", tmp_path / "w.pth", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])
+    script.main()
+    printed = capsys.readouterr()
+    assert f"path1_images: 2\n  path1_sizes: 4x4 x 2\n  path2: {results}\n" in printed.out
+    assert f"path2_images: {3 + second}\n" in printed.out
+    assert f"path2_runs: run0 x 3, run1 x {second}\n" in printed.out
+    assert ("its runs hold different numbers of images" in printed.err) is warned
+
+
 @pytest.mark.parametrize(("n", "used"), [(53, 50), (100, 100), (7, 7)])
 def test_compat_oasis_drops_the_remainder_of_fifty(tmp_path, n, used):
     assert len(script.open_side(save_images(tmp_path / "a", noise(n, 4, 4)), "oasis").items) == used

@@ -10,7 +10,7 @@ from PIL import Image
 from stay_diffusion import factory
 from stay_diffusion.checkpoint import RunFolder, save_tensors
 from stay_diffusion.data.annotations import Vocabulary
-from stay_diffusion.data.formats.semantic_map import CODINGS
+from stay_diffusion.data.codings import CODINGS
 from stay_diffusion.sampling.generate import image_generators
 from stay_diffusion.sampling.layouts import from_nothing
 from stay_diffusion.sampling.preview import colour_of

@@ -5,7 +5,7 @@ from PIL import Image
 
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, Vocabulary
 from stay_diffusion.data.formats import vott
-from stay_diffusion.data.loader import LayoutDataset
+from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.sampling.layouts import LayoutItem, choose, from_dataset, from_file
 
 VOCABULARY = Vocabulary(("spot", "line"), ("A", "C"))

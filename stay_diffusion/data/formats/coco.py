@@ -24,9 +24,10 @@ from stay_diffusion.data.formats.coco_entries import (
     images_by_id,
     is_crowd,
     load,
-    report,
     stated_size,
 )
+from stay_diffusion.data.formats.files import check_image_dir, check_names, replace_file
+from stay_diffusion.data.formats.plain_boxes import UNREADABLE, as_name, reading
 from stay_diffusion.data.images import ImageError, image_size
 from stay_diffusion.data.problems import Problem
 
@@ -47,8 +48,12 @@ def read(
     `problems`, or without it one warning is logged per kind. Raises AnnotationError where the file as a whole cannot
     be used, ids or names are there twice, or no picture at all is found.
     """
-    file = _annotation_file(Path(path))
-    content, found = load(file), []
+    with reading(path, problems) as found:
+        return _read(_annotation_file(Path(path)), image_dir, found)
+
+
+def _read(file: Path, image_dir: Path | None, found: list[Problem]) -> tuple[list[ImageRecord], list[str]]:
+    content = load(file)
     names = category_names(file, content["categories"])
     images = images_by_id(file, content["images"], found)
     records = _records(file, images, _image_folders(file, image_dir), found)
@@ -67,7 +72,6 @@ def read(
                 found.append(box_problem(file, annotation, str(error)))
     if crowds:
         logger.info("%s: left out %d crowds (iscrowd 1)", file, crowds)
-    report(found, problems)
     return [replace(record, boxes=tuple(boxes.get(key, ()))) for key, record in records.items()], [*names.values()]
 
 
@@ -84,7 +88,7 @@ def write(
     products = {record.product for record in records}
     found = dict.fromkeys(box.label for record in records for box in record.boxes)
     labels = dict.fromkeys([*(tag for tag in tags if tag not in products or tag in found), *found])
-    category_ids = {label: i for i, label in enumerate(labels, start=1)}
+    category_ids = {label: i for i, label in enumerate(check_names(path, [*labels]), start=1)}
     root = image_dir or _common_folder(path, records)
     images, annotations = {}, []
     for record in records:
@@ -107,14 +111,8 @@ def write(
         "annotations": annotations,
         "categories": [{"id": i, "name": label, "supercategory": "object"} for label, i in category_ids.items()],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        # In ASCII: pycocotools opens it in the encoding of the place, and names need not be valid Unicode.
-        partial.write_text(json.dumps(content, allow_nan=False), encoding="ascii")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # In ASCII: pycocotools opens it in the encoding of the place, and names need not be valid Unicode.
+    replace_file(path, json.dumps(content, allow_nan=False))
 
 
 def _annotation_file(path: Path) -> Path:
@@ -134,8 +132,7 @@ def _annotation_file(path: Path) -> Path:
 
 def _image_folders(file: Path, image_dir: Path | None) -> list[Path]:
     if image_dir is not None:
-        if not Path(image_dir).is_dir():
-            raise AnnotationError(f"--image_dir {image_dir}: no such folder")
+        check_image_dir(image_dir)
         return [Path(image_dir)]
     folders = [file.parent, file.parent / "images"]
     if file.absolute().parent.name.lower() == "annotations":
@@ -155,11 +152,11 @@ def _records(
         try:
             path = find_image(folders, image.get("file_name"))
             size = stated_size(image) or image_size(path)
-            product = image.get("product") or None
-            if not isinstance(product, str | None):
+            product = as_name(image.get("product"))
+            if product is None and image.get("product"):
                 raise Unusable("images whose product is not a name")
         except (Unusable, ImageError) as error:
-            kind = str(error) if isinstance(error, Unusable) else "images that cannot be read"
+            kind = str(error) if isinstance(error, Unusable) else UNREADABLE
             missing += kind == MISSING
             problems.append(image_problem(file, image, kind))
             continue

@@ -1,20 +1,17 @@
 """The entries of a COCO JSON: parsed, checked one by one, found on disk; for every data set in that format."""
 
-import json
-import logging
+import math
 import os
 import posixpath
-from collections import defaultdict
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath, PureWindowsPath
 
 from stay_diffusion.data.annotations import AnnotationError
-from stay_diffusion.data.formats.plain_boxes import NOT_FINITE, Bounds, box_fault
+from stay_diffusion.data.formats.files import read_json
+from stay_diffusion.data.formats.plain_boxes import Bounds, as_name, box_fault, json_number, whole_size
 from stay_diffusion.data.problems import Problem
 
-logger = logging.getLogger("stay_diffusion.data")
-
-MAX_SIDE = 2**31  # no picture is wider or higher
 MISSING = "images whose file is missing"
 
 Id = int | str | float
@@ -26,12 +23,8 @@ class Unusable(ValueError):
 
 def load(file: Path) -> dict:
     """The content of a COCO JSON, outlines left out; AnnotationError unless it has the three lists of one."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        # Outlines are most of the file and nobody reads them: without them COCO's own fits into memory.
-        content = json.loads(text, object_hook=_without_outline, parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        raise AnnotationError(f"{file}: cannot be read as JSON ({error})") from error
+    # Outlines are most of the file and nobody reads them: without them COCO's own fits into memory.
+    content = read_json(file, without="segmentation")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise AnnotationError(f'{file}: not a COCO file: it has no list "{key}"')
@@ -43,8 +36,10 @@ def category_names(file: Path, categories: list) -> dict[Id, str]:
     names: dict[Id, str] = {}
     ids: dict[str, Id] = {}
     for category in categories:
-        key, name = (as_id(category.get("id")), category.get("name")) if isinstance(category, dict) else (None, None)
-        if key is None or not isinstance(name, str) or not name:
+        key, name = (
+            (as_id(category.get("id")), as_name(category.get("name"))) if isinstance(category, dict) else (None, None)
+        )
+        if key is None or name is None:
             raise AnnotationError(f"{file}: category {category!r:.80} has no id or no name")
         if key in names:
             raise AnnotationError(f"{file}: two categories have the id {key!r}: {names[key]!r} and {name!r}")
@@ -83,15 +78,12 @@ def annotations_of(
 
 
 def is_crowd(annotation: dict) -> bool:
-    return annotation.get("iscrowd") == 1
+    return annotation.get("iscrowd") in (1, "1")
 
 
 def stated_size(image: dict) -> tuple[int, int] | None:
     """Width and height if both are whole numbers of at least 1."""
-    sides = image.get("width"), image.get("height")
-    if all(type(side) in (int, float) and 1 <= side < MAX_SIDE and side == int(side) for side in sides):
-        return int(sides[0]), int(sides[1])
-    return None
+    return whole_size(image.get("width"), image.get("height"))
 
 
 def box_bounds(annotation: dict, width: int, height: int) -> Bounds:
@@ -99,10 +91,8 @@ def box_bounds(annotation: dict, width: int, height: int) -> Bounds:
     bbox = annotation.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4 or not {type(value) for value in bbox} <= {int, float}:
         raise Unusable("boxes that are not four numbers")
-    if not all(abs(value) < 1e100 for value in bbox):  # nor so large that an area is not
-        raise Unusable(NOT_FINITE)
-    x0, y0 = float(bbox[0]), float(bbox[1])
-    bounds = x0, y0, x0 + bbox[2], y0 + bbox[3]
+    x0, y0, w, h = map(json_number, bbox)
+    bounds = x0, y0, x0 + w, y0 + h
     if fault := box_fault(bounds, width, height):
         raise Unusable(fault)
     return bounds
@@ -112,8 +102,11 @@ def find_image(folders: Sequence[Path], file_name: object) -> Path:
     """The picture in the first of `folders` that has it; Unusable where there is none or its name leads out of them."""
     if not isinstance(file_name, str) or not file_name:
         raise Unusable("images without a file_name")
-    # Some tools write Windows' separators, which are part of a name elsewhere.
-    names = dict.fromkeys(posixpath.normpath(name) for name in (file_name, file_name.replace("\\", "/")))
+    # Some tools write Windows' separators, which are part of a name elsewhere; Macs take umlauts apart.
+    names = [posixpath.normpath(name) for name in (file_name, file_name.replace("\\", "/"))]
+    names = list(
+        dict.fromkeys([*names, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names)])
+    )
     absolute = PurePath(file_name).anchor or PureWindowsPath(file_name).root
     if absolute or any(name == ".." or name.startswith("../") for name in names):
         raise Unusable("images whose file_name leads out of their folder")
@@ -136,27 +129,6 @@ def box_problem(file: Path, annotation: dict, kind: str) -> Problem:
     return Problem(str(file), kind, detail, "box skipped")
 
 
-def report(found: Sequence[Problem], problems: list[Problem] | None) -> None:
-    """Hands over what was found, or logs one warning per kind where nobody asks for it."""
-    if problems is not None:
-        problems.extend(found)
-        return
-    kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for problem in found:
-        kinds[problem.file, problem.kind].append(problem.detail)
-    for (file, kind), details in kinds.items():
-        logger.warning("%s: skipped %d %s (first: %s)", file, len(details), kind, details[0])
-
-
 def as_id(value: object) -> Id | None:
-    # Not bool, and nothing that has no hash.
-    return value if type(value) in (int, str, float) else None
-
-
-def _without_outline(entry: dict) -> dict:
-    entry.pop("segmentation", None)
-    return entry
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    # Not bool, nothing that has no hash, nor nan, which is unlike itself.
+    return value if type(value) in (int, str) or (type(value) is float and math.isfinite(value)) else None

@@ -1,6 +1,8 @@
 """Files of annotation formats: found, named, read, replaced."""
 
+import json
 import os
+import re
 import shutil
 import unicodedata
 from collections import defaultdict
@@ -8,19 +10,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stay_diffusion.data.annotations import AnnotationError, ImageRecord
-from stay_diffusion.data.images import IMAGE_SUFFIXES, visible
+from stay_diffusion.data.formats.plain_boxes import as_name
+from stay_diffusion.data.images import IMAGE_SUFFIXES, find_pictures, visible
 
 CLASSES = "classes.txt"  # one name per line, in the order of the data set
 
 NULLS = ("", "~", "null")  # YAML's ways to say nothing
 
-Index = dict[str, list[Path]]  # stem -> every picture with it
+Index = dict[str, list[Path]]  # stem, as `composed` -> every picture with it
 YamlValue = str | list | dict  # of texts and further values
 
 
 def check_image_dir(image_dir: Path | None) -> None:
     if image_dir is not None and not Path(image_dir).is_dir():
         raise AnnotationError(f"--image_dir {image_dir}: no such folder")
+
+
+def composed(name: str) -> str:
+    """The name as it compares: Macs take an umlaut apart into letter and dots, in file names and zip files."""
+    return unicodedata.normalize("NFC", name)
+
+
+def leads_out(path: Path, *folders: Path | None) -> bool:
+    """Whether a path, links not followed, is in none of `folders`: a data set must not reach for others' pictures."""
+    return not any(folder and Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)) for folder in folders)
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -31,23 +44,46 @@ def visible_files(folder: Path) -> list[Path]:
 def images_by_stem(folder: Path, below: bool) -> Index:
     """The pictures in a folder, and `below` it in its sub-folders, by the name without suffix."""
     index: Index = defaultdict(list)
-    for path in visible_files(folder) if below else sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            index[path.stem].append(path)
+    for path in find_pictures(folder) if below else sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir():
+            index[composed(path.stem)].append(path)
     return index
+
+
+def read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise AnnotationError(f"{file}: cannot be read as text ({error})") from error
 
 
 def read_lines(file: Path) -> list[str]:
     # Not splitlines(): the names of files may have the rarer line breaks.
-    return [line.removesuffix("\r") for line in file.read_text(encoding="utf-8-sig").split("\n")]
+    return [line.removesuffix("\r") for line in read_text(file).split("\n")]
+
+
+def read_json(file: Path, without: str | None = None) -> object:
+    """What a JSON file holds, in it no entries of the name `without`; AnnotationError where one is there twice."""
+
+    def entry(pairs: list[tuple[str, object]]) -> dict:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise ValueError(f"one entry has {twice!r:.80} twice")
+        found.pop(without, None)
+        return found
+
+    text = read_text(file)
+    try:
+        return json.loads(text, object_pairs_hook=entry)
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{file}: cannot be read as JSON ({error})") from error
 
 
 def read_names(file: Path) -> list[str]:
     """The names in a list of classes, one per line; none where there is no such file."""
-    try:
-        lines = read_lines(file) if file.is_file() else []
-    except (OSError, ValueError) as error:
-        raise AnnotationError(f"{file}: cannot be read as text ({error})") from error
+    lines = read_lines(file) if file.is_file() else []
     while lines and not lines[-1].strip():
         lines.pop()
     return [line.strip() for line in lines]
@@ -60,11 +96,9 @@ def read_yaml(file: Path) -> dict[str, YamlValue]:
     """
     import yaml
 
+    text = read_text(file)
     try:
-        text = file.read_text(encoding="utf-8-sig")
         tree, values = (parse(text, Loader=yaml.BaseLoader) for parse in (yaml.compose, yaml.load))
-    except (OSError, UnicodeError) as error:
-        raise AnnotationError(f"{file}: cannot be read as text ({error})") from error
     except yaml.MarkedYAMLError as error:
         raise AnnotationError(f"{file}, line {error.problem_mark.line + 1}: not understood: {error.problem}") from error
     except yaml.reader.ReaderError as error:
@@ -89,17 +123,26 @@ def names_by_index(file: Path, value: YamlValue | None) -> dict[int, str]:
         raise AnnotationError(f"{file}: names is neither a list nor a map of indexes")
     pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
     for key, name in pairs:
-        if not isinstance(name, str) or not name:
+        if as_name(name) is None:
             raise AnnotationError(f"{file}: names has no single name for {key}")
-        if not str(key).isdecimal():
+        if not re.fullmatch("[0-9]{1,9}", str(key)):
             raise AnnotationError(f"{file}: names has the index {key!r} for {name!r}; indexes are whole numbers")
-    return {int(key): name for key, name in pairs}
+    return names_once(file, [(int(key), as_name(name)) for key, name in pairs])
+
+
+def names_once(file: Path, pairs: Sequence[tuple[int, str]]) -> dict[int, str]:
+    """index -> name; AnnotationError where one or the other is there twice."""
+    for things in ([index for index, _ in pairs], [name for _, name in pairs]):
+        if len(set(things)) != len(things):
+            twice = next(thing for i, thing in enumerate(things) if thing in things[:i])
+            raise AnnotationError(f"{file}: names has {twice!r} twice")
+    return dict(pairs)
 
 
 def check_names(folder: Path, names: Sequence[str]) -> list[str]:
     """`names` without repetitions; AnnotationError for those that one line of text cannot hold."""
     for name in names:
-        if not name or name != name.strip() or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        if name != as_name(name):
             raise AnnotationError(
                 f"{folder}: {name!r} cannot be written: empty, a blank at an end or a control character"
             )

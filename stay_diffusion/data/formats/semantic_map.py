@@ -1,8 +1,7 @@
 """Label maps: pictures whose values are class ids, beside them maps of instance ids; their objects, edges and boxes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,39 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from stay_diffusion.data import class_names
-from stay_diffusion.data.annotations import AnnotationError, MapFiles
+from stay_diffusion.data import codings
+from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, MapFiles
+from stay_diffusion.data.codings import BACKGROUND, NO_INSTANCE, NO_OBJECT, Coding, Ids
+from stay_diffusion.data.formats.files import (
+    CLASSES,
+    check_names,
+    check_stems,
+    copy_image,
+    read_names,
+    replace_file,
+)
+from stay_diffusion.data.formats.map_parts import connected_parts, instance_parts
+from stay_diffusion.data.formats.plain_boxes import as_name
+from stay_diffusion.data.images import FORMATS, ORIENTATION, find_pictures, image_size
+from stay_diffusion.data.splits import FOLDERS
 
-Ids = NDArray[np.int32]
-
-SMALLEST_OBJECT = 0.005  # share of the picture's area below which a part of a map is no object
-NO_INSTANCE, NO_OBJECT = -1, -2
-NUM_COCO_THINGS = 91
-
-
-@dataclass(frozen=True)
-class Coding:
-    """What the ids of a data set's maps mean: class i of `classes` has label i + 1 and stands in files as `ids[i]`.
-
-    `void` classes are never objects. `number` gives, from labels and raw instance ids (H, W), each pixel's instance,
-    NO_INSTANCE where the raw id names none, or NO_OBJECT where the pixel is to be left out.
-    """
-
-    classes: tuple[str, ...]
-    ids: tuple[int, ...]
-    void: tuple[str, ...] = ()
-    number: Callable[[Ids, Ids], Ids] | None = None
-
-    @cached_property
-    def labels(self) -> Ids:
-        """Label by id, 0 where the id has none."""
-        table = np.zeros(max(self.ids) + 1, dtype=np.int32)
-        table[list(self.ids)] = np.arange(1, len(self.ids) + 1)
-        return table
-
-    @cached_property
-    def void_labels(self) -> tuple[int, ...]:
-        return tuple(self.classes.index(name) + 1 for name in self.void)
+logger = logging.getLogger("stay_diffusion.data")
 
 
 class Maps(NamedTuple):
@@ -52,41 +35,15 @@ class Maps(NamedTuple):
     instances: Ids | None
 
 
-def _cityscapes_instances(labels: Ids, raw: Ids) -> Ids:
-    return np.where(raw >= 1000, raw, NO_INSTANCE)  # label * 1000 + k; below that it is a label, of stuff or a crowd
-
-
-def _coco_instances(labels: Ids, raw: Ids) -> Ids:
-    from scipy import ndimage
-
-    # The published maps are label maps with things drawn over them, numbered from 0 and a pixel out of place. A thing
-    # that still has its class's id is a crowd, a rim of any thing of the class, or the thing with just that number.
-    things = labels <= NUM_COCO_THINGS
-    unnumbered = things & (raw == labels - 1)
-    rims = unnumbered & ~ndimage.binary_opening(unnumbered, structure=np.ones((3, 3)))
-    return np.where(rims, NO_OBJECT, np.where(things & ~unnumbered, raw, NO_INSTANCE))
-
-
-# As SDM and SPADE count them: ADE20K's ids less one with 0 as the last class, COCO's 255 as the last class.
-CODINGS: dict[str, Coding] = {
-    "ade20k": Coding((*class_names.ADE20K, "unlabeled"), (*range(1, 151), 0), ("unlabeled",)),
-    "cityscapes": Coding(class_names.CITYSCAPES, tuple(range(34)), class_names.CITYSCAPES[:4], _cityscapes_instances),
-    "celeba": Coding(class_names.CELEBA, tuple(range(19)), ("background",)),
-    "coco_semantic": Coding(
-        (*class_names.COCO_STUFF, "unlabeled"), (*range(182), 255), ("unlabeled",), _coco_instances
-    ),
-}
-
-
 def read(files: MapFiles) -> Maps:
     """Both maps of a picture; AnnotationError for unreadable ones, unknown ids and maps of two sizes."""
-    coding, ids = CODINGS[files.coding], read_ids(files.labels)
+    coding, ids = files.coding, read_ids(files.labels)
     table = coding.labels
     known = (ids >= 0) & (ids < len(table))
     labels = np.where(known, table[np.where(known, ids, 0)], 0)
     if not labels.all():
         unknown = ", ".join(str(value) for value in np.unique(ids[labels == 0])[:5])
-        raise AnnotationError(f"{files.labels}: ids {unknown} have no class; {files.coding} has {_ranges(coding.ids)}")
+        raise AnnotationError(f"{files.labels}: ids {unknown} have no class; {coding.source} has {_ranges(coding.ids)}")
     instances = read_ids(files.instances) if files.instances else None
     if instances is not None and instances.shape != labels.shape:
         raise AnnotationError(f"{files.instances}: {_size(instances)} pixels, but {files.labels} has {_size(labels)}")
@@ -113,25 +70,21 @@ def read_ids(path: Path) -> Ids:
     return values.astype(np.int32)
 
 
-def to_image(labels: NDArray, coding: str) -> Image.Image:
+def to_image(labels: NDArray, coding: Coding) -> Image.Image:
     """Labels (H, W) as a grey picture of the coding's ids: what a map of the data set is."""
-    return Image.fromarray(np.asarray(CODINGS[coding].ids, dtype=np.uint8)[labels - 1])
+    return _grey(np.asarray(coding.ids)[labels - 1], max(coding.ids))
 
 
-def objects(maps: Maps, coding: str, use_instances: bool) -> tuple[NDArray[np.float64], Ids]:
+def objects(maps: Maps, coding: Coding, use_instances: bool) -> tuple[NDArray[np.float64], Ids]:
     """Boxes (N, 4), x0 y0 x1 y1 in pixels, and labels (N,) of a map's objects, the largest first.
 
     One object per instance where there are any and `use_instances`, else per connected component of a class (by sides
-    or corners). Void classes and parts under 0.5 % of the picture are left out.
+    or corners). Void classes and what is smaller than the coding's smallest part are left out.
     """
-    rules, labels = CODINGS[coding], maps.labels
-    numbers = np.full_like(labels, NO_INSTANCE)
-    if use_instances and maps.instances is not None and rules.number:
-        numbers = rules.number(labels, maps.instances)
-    numbers[np.isin(labels, rules.void_labels)] = NO_OBJECT
+    labels, numbers = maps.labels, _numbers(maps, coding, use_instances)
     stuff = np.where(numbers == NO_INSTANCE, labels, 0)
-    found = [*_instances(labels, numbers), *_components(stuff)]
-    found = [part for part in found if part[0] >= SMALLEST_OBJECT * labels.size]
+    found = [*instance_parts(labels, numbers), *connected_parts(stuff)]
+    found = [part for part in found if part[0] >= coding.smallest * labels.size]
     found.sort(key=lambda part: -part[0])
     boxes = np.array([box for _, _, box in found], dtype=np.float64).reshape(-1, 4)
     return boxes, np.array([label for _, label, _ in found], dtype=np.int32)
@@ -148,40 +101,133 @@ def edges(instances: Ids) -> NDArray[np.bool_]:
     return edge
 
 
-Part = tuple[int, int, tuple[int, int, int, int]]  # area in pixels, label, box
+def own_coding(folder: Path) -> Coding:
+    """What the ids of maps mean whose classes `folder` names in classes.txt; AnnotationError where it does not."""
+    file = folder / CLASSES
+    if not file.is_file():
+        raise AnnotationError(
+            f"--data_dir {folder}: has no {CLASSES}; write one with a class name per line, that of id 1 first "
+            "(id 0 is the background and has no line)"
+        )
+    names = read_names(file)
+    for i, name in enumerate(names):
+        if as_name(name) is None:
+            raise AnnotationError(f"{file}, line {i + 1}: no class name; line {i + 1} is that of id {i + 1}")
+        if name in names[:i]:
+            raise AnnotationError(f"{file}, line {i + 1}: {name!r} is the name of id {names.index(name) + 1} already")
+    if not names:
+        raise AnnotationError(f"{file}: no class name in it")
+    _check_background(file, names)
+    return codings.own(names, str(file))
 
 
-def _instances(labels: Ids, numbers: Ids):
-    """Yields a Part for every number, its label the one that most of its pixels have."""
-    from scipy import ndimage
+def write(folder: Path, records: Sequence[ImageRecord], classes: Sequence[str], *, split: str = "train") -> None:
+    """images/, annotations/ and instances/SPLIT for every record, and classes.txt; equal records give equal bytes.
 
-    found, compact = np.unique(numbers, return_inverse=True)
-    for number, window in zip(found, ndimage.find_objects(compact.reshape(labels.shape) + 1), strict=True):
-        if number >= 0:
-            inside = numbers[window] == number
-            counts = np.bincount(labels[window][inside])
-            yield _part(inside & (labels[window] == counts.argmax()), int(counts.argmax()), window)
+    Boxes are filled with their class's id, the largest first so that small ones stay on top, and numbered in the
+    instance map, which keeps boxes of one class apart that touch. Label maps are written in the ids of classes.txt,
+    0 for void classes and what their instance map leaves out; parts too small for their own coding become objects.
+    Ids beyond 255 make maps of 16 bits. A map holds whole pixels only, of overlapping boxes just what is on top (boxes
+    that are covered are lost, and counted in a warning), and no products.
+    Raises AnnotationError for two records of one stem, names that cannot be written, boxes on a picture that its EXIF
+    turns or that has another size, and a folder with other pictures or, for another split, other classes.
+    """
+    folder = Path(folder)
+    check_stems(folder, records)
+    drawn = [box.label for record in records for box in record.boxes]
+    codings_of = dict.fromkeys(record.maps.coding for record in records if record.maps)
+    mapped = [name for coding in codings_of for name in coding.classes if name not in coding.void]
+    names = check_names(folder, [*classes, *drawn, *mapped])
+    _check_background(folder, names)
+    _check_folder(folder, records, names, split)
+    hidden = 0
+    for record in records:
+        labels, instances = _recoded(record.maps, names) if record.maps else _drawn(record, names)
+        hidden += 0 if record.maps else len(record.boxes) - len(np.unique(instances[instances > 0]))
+        copy_image(record.path, folder / "images" / split)
+        _save(_grey(labels, len(names)), folder / "annotations" / split / f"{record.stem}.png")
+        _save(_grey(instances, 65535), folder / "instances" / split / f"{record.stem}.png")
+    replace_file(folder / CLASSES, "".join(f"{name}\n" for name in names))
+    if hidden:
+        logger.warning("%s: %d boxes are not in the maps: others cover them", folder, hidden)
 
 
-def _components(labels: Ids):
-    """Yields a Part for every connected component of a label; label 0 is nothing."""
-    from scipy import ndimage
-
-    touching = np.ones((3, 3))
-    for label, window in enumerate(ndimage.find_objects(labels), 1):
-        if window is None:
-            continue
-        parts, _ = ndimage.label(labels[window] == label, structure=touching)
-        for number, inner in enumerate(ndimage.find_objects(parts), 1):
-            outer = tuple(slice(w.start + i.start, w.start + i.stop) for w, i in zip(window, inner, strict=True))
-            yield _part(parts[inner] == number, label, outer)
+def _numbers(maps: Maps, coding: Coding, use_instances: bool) -> Ids:
+    """Each pixel's instance, or NO_INSTANCE or NO_OBJECT, as `Coding.number` gives them; void is NO_OBJECT."""
+    numbers = np.full_like(maps.labels, NO_INSTANCE)
+    if use_instances and maps.instances is not None and coding.number:
+        numbers = coding.number(maps.labels, maps.instances)
+    numbers[np.isin(maps.labels, coding.void_labels)] = NO_OBJECT
+    return numbers
 
 
-def _part(mask: NDArray[np.bool_], label: int, window: tuple[slice, slice]) -> Part:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = window[0].start, window[1].start
-    x0, x1 = left + int(columns[0]), left + int(columns[-1]) + 1
-    return int(mask.sum()), label, (x0, top + int(rows[0]), x1, top + int(rows[-1]) + 1)
+def _recoded(files: MapFiles, names: Sequence[str]) -> tuple[Ids, Ids]:
+    """A picture's ids, i + 1 for names[i], and numbers of its instances from 1, both (H, W) and 0 for nothing."""
+    maps = read(files)
+    numbers = _numbers(maps, files.coding, use_instances=True)
+    ids = np.array([0, *(0 if name in files.coding.void else names.index(name) + 1 for name in files.coding.classes)])
+    known = np.unique(numbers[numbers >= 0])
+    instances = np.where(numbers >= 0, np.searchsorted(known, numbers) + 1, 0)
+    return np.where(numbers == NO_OBJECT, 0, ids[maps.labels]), instances
+
+
+def _drawn(record: ImageRecord, names: Sequence[str]) -> tuple[Ids, Ids]:
+    """The same of boxes, numbered in their order."""
+    width, height = image_size(record.path)
+    if record.width and (record.width, record.height) != (width, height):
+        stated = f"{record.width}x{record.height}"
+        raise AnnotationError(f"{record.path}: annotated as {stated} pixels but the image has {width}x{height}")
+    with open(record.path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+        if Image.Image.getexif(image).get(ORIENTATION, 1) != 1:
+            raise AnnotationError(f"{record.path}: its EXIF turns it, which label maps do not follow; save it upright")
+    labels, instances = np.zeros((2, height, width), dtype=np.int32)
+    windows = [_window(box, width, height) for box in record.boxes]
+    for i in sorted(range(len(windows)), key=lambda i: -labels[windows[i]].size):
+        labels[windows[i]], instances[windows[i]] = names.index(record.boxes[i].label) + 1, i + 1
+    return labels, instances
+
+
+def _window(box: Box, width: int, height: int) -> tuple[slice, slice]:
+    """Rows and columns of the pixels in a box, at least one."""
+
+    def within(low: float, high: float, side: int) -> slice:
+        start = min(max(round(low), 0), side - 1)
+        return slice(start, max(round(high), start + 1))
+
+    return within(box.y0, box.y1, height), within(box.x0, box.x1, width)
+
+
+def _check_background(file: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if name.casefold() == BACKGROUND:
+            raise AnnotationError(f"{file}: the class {name!r} is id 0, which is named nowhere; leave it out")
+
+
+def _check_folder(folder: Path, records: Sequence[ImageRecord], names: Sequence[str], split: str) -> None:
+    assert split in FOLDERS
+    images = folder / "images"
+    stale = {path.stem for path in find_pictures(images / split)} - {record.stem for record in records}
+    if stale:
+        raise AnnotationError(f"{images / split}: already has other pictures, such as {min(stale)}")
+    others = [name for name in FOLDERS if name != split and (images / name).is_dir()]
+    if others and (there := read_names(folder / CLASSES)) != names:
+        raise AnnotationError(f"{folder}: its {others[0]} split has the classes {there}, {split} would have {names}")
+
+
+def _grey(ids: NDArray, most: int) -> Image.Image:
+    """Ids as a grey picture of 8 bits, or 16 where `most` needs them."""
+    return Image.fromarray(ids.astype(np.uint8 if most < 256 else np.uint16))
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    """Complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.tmp")
+    try:
+        image.save(partial, format="PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _size(ids: Ids) -> str:

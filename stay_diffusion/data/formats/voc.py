@@ -16,6 +16,7 @@ from stay_diffusion.data.formats.files import (
     check_image_dir,
     check_names,
     check_stems,
+    composed,
     copy_image,
     images_by_stem,
     read_names,
@@ -24,10 +25,12 @@ from stay_diffusion.data.formats.files import (
 )
 from stay_diffusion.data.formats.plain_boxes import (
     UNREADABLE,
+    as_name,
     box_fault,
-    log_problems,
     numbers,
     plain_number,
+    reading,
+    whole_size,
     with_product_drawn,
 )
 from stay_diffusion.data.images import ImageError, image_size
@@ -54,7 +57,11 @@ def read(
     What cannot be used is skipped and added to `problems`; without a list it is logged once per kind.
     Raises AnnotationError where no XML file is usable or two of them mean the same picture.
     """
-    folder, found = Path(folder), [] if problems is None else problems
+    with reading(folder, problems) as found:
+        return _read(Path(folder), image_dir, found)
+
+
+def _read(folder: Path, image_dir: Path | None, found: list[Problem]) -> tuple[list[ImageRecord], list[str]]:
     check_image_dir(image_dir)
     files, index = _annotation_files(folder), cache(images_by_stem)
     places = {parent: _places(parent, image_dir) for parent in dict.fromkeys(file.parent for file in files)}
@@ -74,10 +81,9 @@ def read(
         sources[image] = file
         records.append(ImageRecord(image, width, height, tuple(_boxes(root, width, height, file, found))))
     if not records:
-        raise AnnotationError(f"{folder}: none of {len(files)} XML files is usable (the last: {found[-1].detail})")
+        last = f"the last, {files[-1].name}: {found[-1].detail}"
+        raise AnnotationError(f"{folder}: none of {len(files)} XML files is usable ({last})")
     found.extend(_unannotated(folder, files, [index(*place) for places in places.values() for place in places]))
-    if problems is None:
-        log_problems(folder, found)
     names = read_names(_home(files[0].parent)[0] / CLASSES)
     return records, list(dict.fromkeys([*names, *(box.label for record in records for box in record.boxes)]))
 
@@ -139,7 +145,7 @@ def _places(parent: Path, image_dir: Path | None) -> list[Place]:
 
 def _find_image(file: Path, indexes: dict[Place, Index]) -> Path:
     for (root, _), index in indexes.items():
-        images = index.get(file.stem, [])
+        images = index.get(composed(file.stem), [])
         same = [image for image in images if image.parent == root / _home(file.parent)[1]]
         if len(same or images) > 1:
             raise Spoiled("images that are not the only ones of their name", f"{images[0]} or {images[1]}")
@@ -150,7 +156,7 @@ def _find_image(file: Path, indexes: dict[Place, Index]) -> Path:
 
 
 def _unannotated(folder: Path, files: Sequence[Path], indexes: Sequence[Index]) -> Iterator[Problem]:
-    stems = {file.stem for file in files}
+    stems = {composed(file.stem) for file in files}
     images = sorted({path for index in indexes for stem in index.keys() - stems for path in index[stem]})
     if images:
         detail = f"{len(images)}, the first {images[0]}"
@@ -173,16 +179,15 @@ def _parse(file: Path) -> ElementTree.Element:
 
 def _size(root: ElementTree.Element, image: Path) -> tuple[int, int]:
     """Width and height as stated, or from the image's header where they are missing or no whole positive numbers."""
-    stated = [(root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")]
-    if all(text.isdecimal() and int(text) > 0 for text in stated):
-        return int(stated[0]), int(stated[1])
-    return image_size(image)
+    stated = numbers([root.findtext(f"size/{side}") for side in ("width", "height")])
+    return whole_size(*stated) or image_size(image)
 
 
 def _boxes(root: ElementTree.Element, width: int, height: int, file: Path, found: list[Problem]) -> Iterator[Box]:
     for i, element in enumerate(root.findall("object"), 1):
-        name = (element.findtext("name") or "").strip()
-        texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+        name = as_name(element.findtext("name"))
+        edges = element.find("bndbox")
+        texts = [None if edges is None else edges.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")]
         bounds = numbers(texts)
         fault = box_fault(bounds, width, height) if name else "objects without a name"
         if fault:

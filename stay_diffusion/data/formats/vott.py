@@ -3,19 +3,29 @@
 import colorsys
 import hashlib
 import json
-import logging
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
-from stay_diffusion.data.formats.vott_images import base_name, find_image
+from stay_diffusion.data.formats.files import check_names, read_json, replace_file, visible_files
+from stay_diffusion.data.formats.plain_boxes import (
+    NOT_FOUND,
+    UNREADABLE,
+    Bounds,
+    as_name,
+    box_fault,
+    json_number,
+    plain_number,
+    reading,
+    whole_size,
+    with_product_drawn,
+)
+from stay_diffusion.data.formats.vott_images import NotFound, Places, base_name, find_image
+from stay_diffusion.data.images import ImageError, image_size
 from stay_diffusion.data.problems import LEFT_OUT, Problem
-
-logger = logging.getLogger("stay_diffusion.data")
 
 VERSION = "2.2.0"
 NOT_VISITED, VISITED, TAGGED = 0, 1, 2  # asset.state
@@ -23,75 +33,57 @@ IMAGE, VIDEO, TFRECORD = 1, 2, 4  # asset.type; 0 (unknown) and 3 (a video's fra
 
 VIDEOS = "videos and TFRecords (only pictures and single frames can be used)"
 UNSEEN = "images that nobody has looked at (VoTT state 0)"
-UNTAGGED = "images marked as tagged whose <id>-asset.json is missing or empty"
-# The first two are no faults of the data; all else spoils a box.
-ACTIONS = {VIDEOS: LEFT_OUT, UNSEEN: LEFT_OUT, UNTAGGED: "image skipped"}
-
-Skipped = dict[str, list[str]]  # what was left out -> where
+UNTAGGED = "images marked as tagged whose regions are missing"
 
 
 def read(
-    folder: Path,
-    image_dir: Path | None = None,
-    problems: list[Problem] | None = None,
-    *,
-    require_images: bool = True,
+    folder: Path, image_dir: Path | None = None, problems: list[Problem] | None = None, *, require_images: bool = True
 ) -> tuple[list[ImageRecord], list[str]]:
     """Every looked-at picture below `folder` (or in one JSON or .vott file) with all its tags as boxes; the tag names.
 
     Images are looked for in `image_dir`, then beside the file. What cannot be used is skipped and added to `problems`;
-    without it there is one warning per kind. Raises AnnotationError for broken files, missing images (unless
-    `require_images` is False, for layouts without images) and for base names that could mean two different images.
+    without it there is one warning per kind, and missing images are an error. Raises AnnotationError for files not in
+    VoTT's shape, images annotated twice and where nothing is usable. Layouts do not `require_images`.
     """
-    folder, skipped, indexes = Path(folder), defaultdict(list), {}
-    records: list[ImageRecord] = []
-    tags: dict[str, None] = {}
-    sources: dict[Path, Path] = {}
-    for file in _annotation_files(folder):
-        project = _load(file, key="assets")
-        try:
-            tags |= dict.fromkeys(str(tag["name"]) for tag in project.get("tags") or ())
-            for asset, regions in _looked_at(file, project, skipped):
-                image = find_image(file, asset, image_dir, indexes, required=require_images)
-                if require_images and image in sources:
-                    raise AnnotationError(
-                        f"{image}: annotated twice, in {sources[image]} and in {file}; give one of the files, "
-                        "or --image_dir with the folder that was labelled"
-                    )
-                sources[image] = file
-                width, height = _size(file, asset, image)
-                boxes = tuple(_boxes(regions, width, height, f"{image} in {file}", skipped))
-                records.append(ImageRecord(image, width, height, boxes))
-        except AnnotationError:
-            raise
-        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise AnnotationError(f"{file}: not in VoTT's shape ({type(error).__name__}: {error})") from error
-    for kind, where in skipped.items():
-        if problems is None:
-            logger.warning("%s: skipped %d %s (first: %s)", folder, len(where), kind, where[0])
-        else:
-            problems += [Problem(str(folder), kind, place, ACTIONS.get(kind, "box skipped")) for place in where]
-    return records, list(tags)
+    with reading(folder, problems) as found:
+        places, records, sources, tags = Places.of(folder, image_dir), [], {}, {}
+        for file in _annotation_files(Path(folder)):
+            project = _load(file, key="assets")
+            try:
+                tags |= dict.fromkeys(_tag_names(file, project))
+                for record in _records(file, project, places, require_images, found):
+                    if require_images and record.path in sources:
+                        raise AnnotationError(
+                            f"{record.path}: annotated twice, in {sources[record.path]} and in {file}; give one of the "
+                            "files, or --image_dir with the folder that was labelled"
+                        )
+                    sources[record.path] = file
+                    records.append(record)
+            except (KeyError, TypeError, AttributeError, OverflowError) as error:
+                raise AnnotationError(f"{file}: not in VoTT's shape ({type(error).__name__}: {error})") from error
+        lost = found if not records else [p for p in found if problems is None and p.kind == NOT_FOUND]
+        if lost:
+            raise AnnotationError(f"{lost[0].file}: {lost[0].kind}: {lost[0].detail}")
+        return records, list(tags)
 
 
 def write(path: Path, records: Sequence[ImageRecord], tags: Sequence[str], *, name: str) -> None:
     """A vott-json export at `path`, replaced as a whole; a record's product becomes a region over its whole image.
 
-    Image paths are written relative to the export's folder, so that equal records give equal bytes anywhere.
+    Image paths are written relative to the export's folder, so that equal records give equal bytes anywhere; images
+    outside of the folder that is then read need it as `image_dir`.
     """
-    path = Path(path)
-    assets = {}
+    path, assets = Path(path), {}
+    records = [with_product_drawn(record) for record in records]
+    names = check_names(path, [*tags, *(box.label for record in records for box in record.boxes)])
     for record in records:
         metadata = _asset_metadata(record, path.parent)
-        asset_id = metadata["asset"]["id"]
-        if asset_id in assets:
+        if assets.setdefault(metadata["asset"]["id"], metadata) is not metadata:
             raise AnnotationError(f"{path}: the image {record.path} is given twice")
-        assets[asset_id] = metadata
-    found = [label for record in records for label in (record.product, *(box.label for box in record.boxes)) if label]
     project = {
         "name": name,
         "videoSettings": {"frameExtractionRate": 15},
-        "tags": [{"name": tag, "color": _color(i)} for i, tag in enumerate(dict.fromkeys([*tags, *found]))],
+        "tags": [{"name": tag, "color": _color(i)} for i, tag in enumerate(names)],
         "useSecurityToken": True,
         "securityToken": f"{name} Token",
         "id": _md5(name)[:9],
@@ -100,13 +92,7 @@ def write(path: Path, records: Sequence[ImageRecord], tags: Sequence[str], *, na
         "lastVisitedAssetId": next(reversed(assets), ""),
         "assets": assets,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(json.dumps(project, indent=4, ensure_ascii=False), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, json.dumps(project, indent=4, ensure_ascii=False))
 
 
 def _annotation_files(folder: Path) -> list[Path]:
@@ -115,91 +101,119 @@ def _annotation_files(folder: Path) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         raise AnnotationError(f"{folder}: no such file or folder; give a VoTT export, a project or a folder with one")
-    files = sorted(folder.rglob("*-export.json")) or sorted(folder.rglob("*.vott"))
-    if not files:
+    paths = visible_files(folder)
+    exports, projects = ([path for path in paths if path.name.endswith(end)] for end in ("-export.json", ".vott"))
+    if not (files := exports or projects):
         raise AnnotationError(f"{folder}: no VoTT export (*-export.json) and no VoTT project (*.vott) found in it")
     return files
 
 
 def _load(file: Path, key: str) -> dict:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise AnnotationError(f"{file}: cannot be read as JSON ({error})") from error
+    content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get(key), dict):
         raise AnnotationError(f'{file}: not a VoTT file: it has no "{key}"')
     return content
 
 
-def _looked_at(file: Path, project: dict, skipped: Skipped) -> Iterator[tuple[dict, list[dict]]]:
-    """Each picture that somebody has looked at, as (asset, regions)."""
-    is_project = file.suffix.lower() == ".vott"
+def _tag_names(file: Path, project: dict) -> list[str]:
+    stated = [tag["name"] for tag in project.get("tags") or ()]
+    if nameless := [name for name in stated if as_name(name) is None]:
+        raise AnnotationError(f"{file}: a tag has the name {nameless[0]!r:.80}")
+    return list(map(as_name, stated))
+
+
+def _records(
+    file: Path, project: dict, places: Places, require_images: bool, found: list[Problem]
+) -> Iterator[ImageRecord]:
+    """Each picture that somebody has looked at."""
+    for asset, regions in _assets(file, project):
+        name = base_name(asset)
+        if fault := _asset_fault(asset, regions):
+            found.append(Problem(str(file), fault, name, LEFT_OUT if fault in (VIDEOS, UNSEEN) else "image skipped"))
+            continue
+        try:
+            image = find_image(file, asset, places, required=require_images)
+            width, height = _size(asset, image)
+        except NotFound as error:
+            found.append(Problem(str(file), NOT_FOUND, str(error), "image skipped"))
+        except ImageError as error:
+            found.append(Problem(str(file), UNREADABLE, f"{name} has no size in the file: {error}", "image skipped"))
+        else:
+            yield ImageRecord(image, width, height, tuple(_boxes(file, name, regions or (), width, height, found)))
+
+
+def _assets(file: Path, project: dict) -> Iterator[tuple[dict, list[dict] | None]]:
+    """Each asset with its regions, None where they are not there."""
     for entry in project["assets"].values():
-        asset, regions = (entry, []) if is_project else (entry["asset"], entry.get("regions") or [])
-        where = f"{base_name(asset)} in {file}"
-        own_file = file.parent / f"{asset['id']}-asset.json" if is_project else None
-        if own_file and own_file.is_file():
-            metadata = _load(own_file, key="asset")
-            asset, regions = metadata["asset"], metadata.get("regions") or []
-        state = asset.get("state", VISITED)
-        if asset.get("type", IMAGE) in (VIDEO, TFRECORD):
-            skipped[VIDEOS].append(where)
-        elif not regions and state == NOT_VISITED:
-            skipped[UNSEEN].append(where)
-        elif not regions and own_file and state == TAGGED:
-            # Reading it as a picture without regions would teach a defect as a good part.
-            skipped[UNTAGGED].append(where)
-        else:
-            yield asset, regions
+        if file.suffix.lower() != ".vott":
+            yield entry["asset"], entry.get("regions")
+            continue
+        name = f"{entry['id']}-asset.json"
+        if name != os.path.basename(name):
+            raise AnnotationError(f"{file}: the id {entry['id']!r:.80} is no name of a file")
+        own_file = file.parent / name
+        metadata = _load(own_file, key="asset") if os.path.isfile(own_file) else {"asset": entry}
+        yield metadata["asset"], metadata.get("regions") or None
 
 
-def _boxes(regions: list[dict], width: int, height: int, where: str, skipped: Skipped) -> Iterator[Box]:
-    for region in regions:
-        tags = list(dict.fromkeys(map(str, region.get("tags") or ())))
-        bounds = _bounds(region)
-        kind = str(region.get("type", "RECTANGLE")).upper()
+def _asset_fault(asset: dict, regions: list[dict] | None) -> str | None:
+    """Why a picture is no example, neither of defects nor of a good part."""
+    kind, state = asset.get("type", IMAGE), asset.get("state", VISITED)
+    if type(kind) is not int or kind not in range(5) or type(state) is not int or state not in range(3):
+        return "images of unknown state or type"
+    if not isinstance(regions, list | None):
+        return "images whose regions are no list"
+    if kind in (VIDEO, TFRECORD):
+        return VIDEOS
+    if not regions and state == NOT_VISITED:
+        return UNSEEN
+    # Reading it as a picture without regions would teach a defect as a good part.
+    return UNTAGGED if regions is None and state == TAGGED else None
+
+
+def _boxes(
+    file: Path, name: str, regions: Sequence[dict], width: int, height: int, found: list[Problem]
+) -> Iterator[Box]:
+    for i, region in enumerate(regions, 1):
+        tags, bounds = region.get("tags") or [], _bounds(region)
+        names = list(map(as_name, tags)) if isinstance(tags, list) else [None]
+        kind = f"{str(region.get('type', 'RECTANGLE')).upper():.20} regions"
         if not tags:
-            skipped["regions without a tag"].append(where)
-        elif bounds is None or not all(map(math.isfinite, bounds)):
-            skipped[f"{kind} regions without finite coordinates"].append(where)
-        elif bounds[2] <= bounds[0] or bounds[3] <= bounds[1]:
-            skipped[f"{kind} regions without area"].append(where)
-        elif bounds[2] <= 0 or bounds[3] <= 0 or bounds[0] >= width or bounds[1] >= height:
-            skipped[f"{kind} regions wholly outside their image"].append(where)
+            fault = "regions without a tag"
+        elif None in names:
+            fault = "regions whose tags are no names"
         else:
-            yield from (Box(tag, *bounds) for tag in tags)
+            fault = (box_fault(bounds, width, height) or "").replace("boxes", kind)
+        if fault:
+            found.append(Problem(str(file), fault, f"{name}, region {i} ({tags!s:.80}): {bounds}", "box skipped"))
+        else:
+            yield from (Box(tag, *bounds) for tag in dict.fromkeys(names))
 
 
-def _bounds(region: dict) -> tuple[float, float, float, float] | None:
-    """x0 y0 x1 y1 of the bounding box, or of the points where there is none."""
-    points = region.get("points") or ()
-    xs, ys = [float(point["x"]) for point in points], [float(point["y"]) for point in points]
-    if box := region.get("boundingBox"):
-        x0, y0 = float(box["left"]), float(box["top"])
-        x1, y1 = x0 + float(box["width"]), y0 + float(box["height"])
-        # left + width can miss in the last bit what the points state exactly
-        x1, y1 = (max((p for p in near if abs(p - far) < 1e-9), default=far) for far, near in ((x1, xs), (y1, ys)))
-        return x0, y0, x1, y1
-    return (min(xs), min(ys), max(xs), max(ys)) if points else None
+def _bounds(region: dict) -> Bounds:
+    """x0 y0 x1 y1 of the bounding box, or of the points where there is none; nan where they are no numbers."""
+    try:
+        points = [(json_number(point["x"]), json_number(point["y"])) for point in region.get("points") or ()]
+        xs, ys = zip(*points, strict=True) if points else ((), ())
+        if box := region.get("boundingBox"):
+            x0, y0, w, h = (json_number(box[key]) for key in ("left", "top", "width", "height"))
+            # left + width can miss in the last bit what the points state exactly
+            pairs = ((x0 + w, xs), (y0 + h, ys))
+            return x0, y0, *(max((p for p in near if abs(p - far) < 1e-9), default=far) for far, near in pairs)
+        return min(xs), min(ys), max(xs), max(ys)
+    except (TypeError, KeyError, ValueError):  # ValueError: neither points nor a box
+        return (math.nan,) * 4
 
 
-def _size(file: Path, asset: dict, image: Path) -> tuple[int, int]:
+def _size(asset: dict, image: Path) -> tuple[int, int]:
     """Width and height as labelled; from the image itself where VoTT never opened it."""
-    size = asset.get("size") or {}
-    if size.get("width") and size.get("height"):
-        return int(size["width"]), int(size["height"])
-    if not image.is_file():
-        raise AnnotationError(f"{file}: {base_name(asset)} has no size in the file and its image was not found")
-    from stay_diffusion.data.images import image_size
-
-    return image_size(image)
+    size = asset.get("size")
+    stated = whole_size(size.get("width"), size.get("height")) if isinstance(size, dict) else None
+    return stated or image_size(image)
 
 
 def _asset_metadata(record: ImageRecord, folder: Path) -> dict:
     relative = Path(os.path.relpath(record.path, folder)).as_posix()
-    boxes = list(record.boxes)
-    if record.product is not None:
-        boxes.insert(0, Box(record.product, 0, 0, record.width, record.height))
     return {
         "asset": {
             "format": record.path.suffix[1:].lower(),
@@ -207,28 +221,23 @@ def _asset_metadata(record: ImageRecord, folder: Path) -> dict:
             "name": record.path.name,
             "path": f"file:{quote(relative)}",
             "size": {"width": record.width, "height": record.height},
-            "state": TAGGED if boxes else VISITED,
+            "state": TAGGED if record.boxes else VISITED,
             "type": IMAGE,
         },
-        "regions": [_region(box, _md5(f"{relative}/{i}")[:9]) for i, box in enumerate(boxes)],
+        "regions": [_region(box, _md5(f"{relative}/{i}")[:9]) for i, box in enumerate(record.boxes)],
         "version": VERSION,
     }
 
 
 def _region(box: Box, region_id: str) -> dict:
-    x0, y0, x1, y1 = (_number(value) for value in (box.x0, box.y0, box.x1, box.y1))
+    x0, y0, x1, y1 = (plain_number(value) for value in (box.x0, box.y0, box.x1, box.y1))
     return {
         "id": region_id,
         "type": "RECTANGLE",
         "tags": [box.label],
-        "boundingBox": {"height": _number(y1 - y0), "width": _number(x1 - x0), "left": x0, "top": y0},
+        "boundingBox": {"height": plain_number(y1 - y0), "width": plain_number(x1 - x0), "left": x0, "top": y0},
         "points": [{"x": x, "y": y} for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))],
     }
-
-
-def _number(value: float) -> int | float:
-    """Whole numbers without a decimal point, as JavaScript writes them."""
-    return int(value) if value == int(value) else float(value)
 
 
 def _md5(text: str) -> str:

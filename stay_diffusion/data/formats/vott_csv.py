@@ -8,16 +8,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
-from stay_diffusion.data.formats.files import check_image_dir, replace_file, visible_files
+from stay_diffusion.data.formats.files import check_image_dir, check_names, read_text, replace_file, visible_files
 from stay_diffusion.data.formats.plain_boxes import (
+    NOT_FOUND,
     UNREADABLE,
+    as_name,
     box_fault,
-    log_problems,
     numbers,
     plain_number,
+    reading,
     with_product_drawn,
 )
-from stay_diffusion.data.formats.vott_images import find_image
+from stay_diffusion.data.formats.vott_images import NotFound, Places, find_image
 from stay_diffusion.data.images import ImageError, image_size
 from stay_diffusion.data.problems import Problem
 
@@ -38,12 +40,15 @@ def read(
     added to `problems`; without a list it is logged once per kind.
     Raises AnnotationError for files that are not of this format, for images in two files and where nothing is usable.
     """
-    folder, found = Path(folder), [] if problems is None else problems
-    check_image_dir(image_dir)
-    records, sources, indexes = [], {}, {}
-    files = _csv_files(folder)
+    with reading(folder, problems) as found:
+        check_image_dir(image_dir)
+        return _read(_csv_files(Path(folder)), Places.of(folder, image_dir), found)
+
+
+def _read(files: Sequence[Path], places: Places, found: list[Problem]) -> tuple[list[ImageRecord], list[str]]:
+    records, sources = [], {}
     for file in files:
-        for image, rows in _rows_by_image(file, image_dir, indexes, found).items():
+        for image, rows in _rows_by_image(file, places, found).items():
             if image in sources:
                 raise AnnotationError(f"{image}: annotated twice, in {sources[image]} and in {file}; give one of them")
             sources[image] = file
@@ -56,8 +61,6 @@ def read(
     if not records:
         why = f" ({found[-1].detail})" if found else ""
         raise AnnotationError(f"{', '.join(map(str, files))}: no image can be used{why}")
-    if problems is None:
-        log_problems(folder, found)
     return records, list(dict.fromkeys(box.label for record in records for box in record.boxes))
 
 
@@ -72,6 +75,7 @@ def write(path: Path, records: Sequence[ImageRecord], tags: Sequence[str]) -> No
     write_row = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerow
     write_row(COLUMNS)
     records = [with_product_drawn(record) for record in records]
+    check_names(path, [box.label for record in records for box in record.boxes])
     for record in records:
         if record.path.name in names:
             raise AnnotationError(f"{path}: two images are called {record.path.name}; rename one of them")
@@ -100,18 +104,20 @@ def _csv_files(folder: Path) -> list[Path]:
 def _rows(file: Path) -> Iterator[Row]:
     """Every row but the header, empty lines left out; columns that a row lacks are empty, those too many are None."""
     try:
-        lines = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""), strict=True)
+        lines = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
         header = next(lines, [])
         if missing := [column for column in COLUMNS if column not in header]:
             raise AnnotationError(f"{file}: not a VoTT CSV export: its first line has no {', '.join(missing)}")
+        if twice := [column for column in COLUMNS if header.count(column) > 1]:
+            raise AnnotationError(f"{file}: its first line has {', '.join(twice)} twice")
         places = [header.index(column) for column in COLUMNS]
         for row in filter(None, lines):
             yield lines.line_num, [row[i] for i in places] if len(row) == len(header) else []
-    except (OSError, UnicodeError, csv.Error) as error:
+    except csv.Error as error:
         raise AnnotationError(f"{file}: cannot be read as CSV ({error})") from error
 
 
-def _rows_by_image(file: Path, image_dir: Path | None, indexes: dict, found: list[Problem]) -> dict[Path, list[Row]]:
+def _rows_by_image(file: Path, places: Places, found: list[Problem]) -> dict[Path, list[Row]]:
     """The rows of every image that is there; each missing image is one problem."""
     by_name: dict[str, list[Row]] = defaultdict(list)
     for line, row in _rows(file):
@@ -123,10 +129,9 @@ def _rows_by_image(file: Path, image_dir: Path | None, indexes: dict, found: lis
     by_image: dict[Path, list[Row]] = defaultdict(list)
     for name, rows in by_name.items():
         try:
-            image = find_image(file, _asset(name), image_dir, indexes, required=True)
-        except AnnotationError as error:
-            detail = str(error).removeprefix(f"{file}: ")
-            found.append(Problem(str(file), "images that are not found", detail, "image skipped"))
+            image = find_image(file, _asset(name), places, required=True)
+        except NotFound as error:
+            found.append(Problem(str(file), NOT_FOUND, str(error), "image skipped"))
         else:
             by_image[image] += rows
     return by_image
@@ -139,9 +144,9 @@ def _asset(name: str) -> dict:
 
 
 def _boxes(file: Path, rows: Sequence[Row], width: int, height: int, found: list[Problem]) -> Iterator[Box]:
-    for line, (image, *texts, label) in rows:
-        bounds = numbers(texts)
-        fault = box_fault(bounds, width, height) if label.strip() else "boxes without a label"
+    for line, (image, *texts, text) in rows:
+        label, bounds = as_name(text), numbers(texts)
+        fault = box_fault(bounds, width, height) if label else "boxes without a label"
         if fault:
             detail = f"line {line}, {image}: {', '.join(texts)}"
             found.append(Problem(str(file), fault, detail, "box skipped"))

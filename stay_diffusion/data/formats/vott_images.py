@@ -4,45 +4,71 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
 
-from stay_diffusion.data.annotations import AnnotationError
+from stay_diffusion.data.formats.files import check_image_dir, composed, leads_out, visible_files
 
 Index = dict[str, list[Path]]  # base name -> every file of that name below a folder
 
 
+class NotFound(ValueError):
+    """There is no image of an asset, or it could be several."""
+
+
+class Places(NamedTuple):
+    """Where images are looked for; `indexes` keeps each folder's listing from image to image."""
+
+    data_dir: Path
+    image_dir: Path | None
+    indexes: dict[Path, Index]
+
+    @classmethod
+    def of(cls, folder: Path, image_dir: Path | None) -> "Places":
+        """Those of an annotation file or a folder of them."""
+        check_image_dir(image_dir)
+        folder = Path(folder)
+        return cls(folder if folder.is_dir() else folder.parent, image_dir and Path(image_dir), {})
+
+
 def base_name(asset: dict) -> str:
-    return asset.get("name") or _path_parts(asset)[-1]
+    name = asset.get("name") or _path_parts(asset)[-1]
+    if not isinstance(name, str):
+        raise TypeError(f"the name {name!r:.80}")
+    return name
 
 
-def find_image(file: Path, asset: dict, image_dir: Path | None, indexes: dict[Path, Index], *, required: bool) -> Path:
+def find_image(file: Path, asset: dict, places: Places, *, required: bool) -> Path:
     """Where the image of an asset of `file` lies: in `image_dir`, else beside `file`, found by its base name.
 
-    Among several of that name, the one whose folders agree best with the asset's path. `indexes` keeps each folder's
-    listing from call to call. Raises AnnotationError where no or no single image is found, unless it is not `required`:
+    Among several of that name, the one whose folders agree best with the asset's path; paths that lead out of the data
+    set's folder are not followed. Raises NotFound where no or no single image is found, unless it is not `required`:
     then the answer is where the image belongs.
     """
     name, stated = base_name(asset), _stated_path(file, asset)
-    roots = [Path(image_dir), file.parent] if image_dir else [file.parent]
+    outside = stated is not None and leads_out(stated, places.data_dir, places.image_dir)
+    roots = [places.image_dir, file.parent] if places.image_dir else [file.parent]
     for root in roots:
-        if root == file.parent and stated and stated.is_file():
+        if root == file.parent and stated and not outside and os.path.isfile(stated):
             return stated
-        if root not in indexes:
-            indexes[root] = _index(root)
-        found = indexes[root].get(name) or indexes[root].get(unquote(name)) or []
+        if root not in places.indexes:
+            places.indexes[root] = _index(root)
+        index = places.indexes[root]
+        found = index.get(composed(name)) or index.get(composed(unquote(name))) or []
         best = _best_agreement(found, _path_parts(asset)[:-1])
         if len(best) > 1 and root == file.parent and file.suffix.lower() != ".vott":
             best = [path for path in best if path.parent == root] or best  # an export's own images lie beside it
         if len(best) == 1:
             return best[0]
         if best and required:
-            raise AnnotationError(
-                f"{file}: {name} could be {best[0]} or {best[1]}; pass --image_dir with a folder that holds only one"
+            raise NotFound(
+                f"{name} could be {best[0]} or {best[1]}; pass --image_dir with a folder that holds only one"
             )
     if required:
         searched = " and ".join(map(str, roots))
-        raise AnnotationError(f"{file}: image {name} not found in {searched}; pass --image_dir with the images' folder")
-    return stated or roots[0] / name
+        where = f"; its path leads out of {places.data_dir}" if outside else ""
+        raise NotFound(f"image {name} not found in {searched}{where}; pass --image_dir with the images' folder")
+    return roots[0] / name if stated is None or outside else stated
 
 
 def _path_parts(asset: dict) -> list[str]:
@@ -57,12 +83,9 @@ def _stated_path(file: Path, asset: dict) -> Path | None:
 
 
 def _index(root: Path) -> Index:
-    if not root.is_dir():
-        raise AnnotationError(f"--image_dir {root}: no such folder")
     index: Index = defaultdict(list)
-    for folder, _, names in sorted(os.walk(root)):
-        for name in names:
-            index[name].append(Path(folder, name))
+    for path in visible_files(root):
+        index[composed(path.name)].append(path)
     return index
 
 

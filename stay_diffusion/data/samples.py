@@ -1,0 +1,187 @@
+"""One picture as the network is to see it: read, cut, mirrored, its boxes and map with it."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from stay_diffusion.data import transforms
+from stay_diffusion.data.annotations import AnnotationError, ImageRecord, Vocabulary
+from stay_diffusion.data.formats import semantic_map
+from stay_diffusion.data.images import Picture, Range, read_picture, to_tensor
+
+MAX_OBJECTS_POLICIES = ("error", "largest", "random")
+
+
+class Sample(NamedTuple):
+    """Image (C, S, S) in [-1, 1], boxes (n, 4) float, labels (n,) long, product; (2, S, S) int16 where it has maps."""
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    product: int
+    semantic_map: Tensor | None = None
+
+
+class Seen(NamedTuple):
+    """What is seen of a picture: boxes (N, 4) in pixels and labels (N,) of all that is drawn on it, and the cut.
+
+    `chosen` are the places, among the cut's boxes, of those that --max_objects leaves.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    cut: transforms.Cut
+    chosen: np.ndarray
+    maps: semantic_map.Maps | None
+
+
+class LayoutDataset(Dataset):
+    """Records cut to the model's size; every random choice is drawn from (seed, epoch, index) and nothing else."""
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        vocabulary: Vocabulary,
+        image_size: int,
+        image_channels: int,
+        crop_policy: str = "resize",
+        background_rate: float = 0.0,
+        random_flip: bool = False,
+        min_visible: float = 0.0,
+        max_objects: int = 0,
+        max_objects_policy: str = "error",
+        use_instances: bool = True,
+        layout_kind: str = "boxes",
+        value_range: Range | None = None,
+        seed: int = 0,
+    ):
+        if crop_policy not in transforms.CROP_POLICIES:
+            known = ", ".join(transforms.CROP_POLICIES)
+            raise ValueError(f"--crop_policy {crop_policy}: choose from {known}")
+        if max_objects_policy not in MAX_OBJECTS_POLICIES:
+            raise ValueError(
+                f"--max_objects_policy {max_objects_policy}: choose from {', '.join(MAX_OBJECTS_POLICIES)}"
+            )
+        if background_rate and crop_policy != "object":
+            raise ValueError(
+                f"--background_rate {background_rate}: only --crop_policy object has it, not {crop_policy}"
+            )
+        self.records = records
+        self.vocabulary = vocabulary
+        self.image_size = image_size
+        self.image_channels = image_channels
+        self.crop_policy = crop_policy
+        self.background_rate = background_rate
+        self.random_flip = random_flip
+        self.min_visible = min_visible
+        self.max_objects = max_objects
+        self.max_objects_policy = max_objects_policy
+        self.use_instances = use_instances
+        self.layout_kind = layout_kind
+        self.value_range = value_range
+        self.seed = seed
+        self.picture_of: Callable[[ImageRecord], Picture] = self.read
+        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # boxes and labels of label maps, by index
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read(self, record: ImageRecord) -> Picture:
+        """A record's picture, no larger than its cuts need it."""
+        policy = transforms.CROP_POLICIES[self.crop_policy]
+        # Maps belong to the picture as it is stored; boxes are drawn on it upright.
+        picture = read_picture(
+            record.path,
+            self.image_channels,
+            upright=not record.maps,
+            value_range=self.value_range,
+            reduction=partial(transforms.reduction, policy=policy, size=self.image_size),
+        )
+        return transforms.cut_once(picture, policy, self.image_size)
+
+    @property
+    def picture_settings(self) -> str:
+        """All that decides how `read` reads a picture, besides the picture."""
+        size = self.image_size if transforms.CROP_POLICIES[self.crop_policy] in transforms.SHOWN else ""
+        return f"{self.image_channels} {self.value_range} {self.crop_policy} {size}"
+
+    def see(self, index: int, epoch: int) -> Seen:
+        """What epoch `epoch` shows of record `index`."""
+        record, rng = self.records[index], np.random.default_rng((self.seed, epoch, index))
+        picture = self.picture_of(record)
+        maps = semantic_map.read(record.maps) if record.maps else None
+        _check_size(record, (picture.width, picture.height), maps)
+        boxes, labels = self._drawn(index, maps)
+        somewhere = self.background_rate and rng.random() < self.background_rate
+        policy = transforms.anywhere if somewhere else transforms.CROP_POLICIES[self.crop_policy]
+        cut = transforms.apply(picture, boxes, policy, self.image_size, self.min_visible, self.random_flip, rng)
+        return Seen(boxes, labels, cut, self._limit(record, cut.boxes, rng), maps)
+
+    def sample_of(self, index: int, seen: Seen) -> Sample:
+        """What is seen, as the network takes it."""
+        _, labels, cut, chosen, maps = seen
+        return Sample(
+            to_tensor(cut.image, self.image_channels),
+            torch.from_numpy(cut.boxes[chosen]),
+            torch.tensor(labels[cut.kept[chosen]], dtype=torch.long),
+            self.vocabulary.product_of(self.records[index]),
+            self._cut_maps(maps, cut) if maps else None,
+        )
+
+    def sample(self, index: int, epoch: int) -> Sample:
+        """Record `index` as epoch `epoch` shows it."""
+        return self.sample_of(index, self.see(index, epoch))
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | ValueError:
+        """The sample of an (epoch, index), or the user's error as a value: a worker's traceback would bury it."""
+        epoch, index = key
+        try:
+            return self.sample(index, epoch)
+        except ValueError as error:
+            return error
+
+    def _drawn(self, index: int, maps: semantic_map.Maps | None) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (N, 4) in pixels and labels (N,) of all that is drawn on a picture."""
+        record = self.records[index]
+        if maps:  # finding the parts of a large map takes longer than reading it
+            if index not in self._found:
+                self._found[index] = semantic_map.objects(maps, record.maps.coding, self.use_instances)
+            return self._found[index]
+        boxes = np.array([(box.x0, box.y0, box.x1, box.y1) for box in record.boxes])
+        return boxes, np.array([self.vocabulary.label_of(record, box) for box in record.boxes], dtype=np.int64)
+
+    def _cut_maps(self, maps: semantic_map.Maps, cut: transforms.Cut) -> Tensor:
+        """Labels and instance edges (2, S, S) of what is seen; edges as SDM finds them, in the map cut to size."""
+        labels, instances = (
+            None if ids is None else transforms.cut_map(ids, cut.window, self.image_size, cut.mirrored) for ids in maps
+        )
+        edges = np.zeros_like(labels) if instances is None else semantic_map.edges(instances)
+        return torch.from_numpy(np.stack([labels, edges]).astype(np.int16))
+
+    def _limit(self, record: ImageRecord, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Which boxes stay, in their order."""
+        if not self.max_objects or len(boxes) <= self.max_objects:
+            return np.arange(len(boxes))
+        if self.max_objects_policy == "largest":
+            areas = transforms.visible_sides(boxes).prod(axis=1)
+            return np.sort(np.argsort(-areas, kind="stable")[: self.max_objects])
+        if self.max_objects_policy == "random":
+            return np.sort(rng.choice(len(boxes), self.max_objects, replace=False))
+        raise AnnotationError(
+            f"{record.path}: {len(boxes)} objects, more than --max_objects {self.max_objects}; "
+            "raise it, or choose --max_objects_policy largest or random"
+        )
+
+
+def _check_size(record: ImageRecord, size: tuple[int, int], maps: semantic_map.Maps | None) -> None:
+    annotated, where = (record.width, record.height), "annotated as"
+    if maps:
+        annotated, where = maps.labels.shape[::-1], f"its label map {record.maps.labels} has"
+    if any(annotated) and size != annotated:
+        stated, found = (f"{width}x{height}" for width, height in (annotated, size))
+        raise AnnotationError(f"{record.path}: {where} {stated} pixels but the image has {found}")
