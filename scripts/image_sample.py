@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from stay_diffusion.command import one_process_only, run_command
+from stay_diffusion.command import run_command
 from stay_diffusion.config import RunConfig, SampleConfig, SampleRun
+from stay_diffusion.distributed import join, wait_for_all
 from stay_diffusion.flags import dump, parse
 from stay_diffusion.storage import is_remote
 
@@ -17,7 +18,7 @@ def main() -> int:
     if switches["print_config"]:
         print(dump(run), end="")
         return 0
-    one_process_only()
+    world = join(run.sample.dist_timeout)
     sample, respacing = settled(run, given)
 
     # Imported only now, so that --help and mistyped flags answer at once.
@@ -37,7 +38,7 @@ def main() -> int:
         logging.warning("--s %g: the model was not trained for guidance (--drop_rate)", sample.s)
     if "num_steps" in given and sample.num_steps > config.diffusion.diffusion_steps:
         raise ValueError(f"--num_steps {sample.num_steps}: the model knows {config.diffusion.diffusion_steps} steps")
-    device = pick_device(sample.device)
+    device = pick_device(sample.device, world)
     model = factory.load_trained(config, weights, device)
     vocabulary = factory.vocabulary_of(config)
     shape = (config.model.image_channels, config.model.image_size, config.model.image_size)
@@ -63,14 +64,18 @@ def main() -> int:
     # Make them, once or several times
     place = Path(sample.results_path or weights.parent / "samples")
     for run_index in range(sample.num_runs):
-        results = ResultsFolder(place / f"run{run_index}" if sample.num_runs > 1 else place, vocabulary)
+        folder = place / f"run{run_index}" if sample.num_runs > 1 else place
+        results = ResultsFolder(folder, vocabulary, world.rank)
         of_run = {**settings, "run": run_index}
         done = results.done(items, of_run)
         print(f"{results.path.resolve()}: {len(done)} of {len(items)} done already", flush=True)
         if switches["dry_run"]:
             print(json.dumps(of_run, indent=2))
             continue
-        results.open()
+        wait_for_all(f"{folder} looked at")
+        if world.is_main:
+            results.open()
+        wait_for_all(f"{folder} opened")
         generate_all(
             model,
             factory.build_diffusion(config.diffusion),
@@ -83,8 +88,11 @@ def main() -> int:
             on_image=partial(results.add, settings=of_run),
             done=done,
             run=run_index,
+            world=world,
         )
-        results.finish(items, sample.save_npz)
+        wait_for_all(f"{folder} made")
+        if world.is_main:
+            results.finish(items, sample.save_npz)
         print(f"samples, labels and manifest: {results.path.resolve()}")
         print(f"contact sheet: {(results.path / 'preview.png').resolve()}")
     return 0

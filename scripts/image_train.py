@@ -4,8 +4,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from stay_diffusion.command import one_process_only, run_command
+from stay_diffusion.command import run_command
 from stay_diffusion.config import RunConfig
+from stay_diffusion.distributed import gather, join, start_group
 from stay_diffusion.flags import VOCABULARY, contradictions, dump, flatten, load, parse, unflatten
 
 NAMES_SHOWN = 12
@@ -16,7 +17,7 @@ def main() -> int:
     if switches["print_config"]:
         print(dump(config), end="")
         return 0
-    one_process_only()
+    world = join(config.train.dist_timeout)
 
     # Imported only now, so that --help and mistyped flags answer at once.
     import torch
@@ -29,12 +30,16 @@ def main() -> int:
     from stay_diffusion.diffusion.gaussian_diffusion import respace
     from stay_diffusion.import_weights import with_new_names
     from stay_diffusion.sampling.training_preview import TrainingPreview
-    from stay_diffusion.training.train_loop import Periodic, TrainingState, train
+    from stay_diffusion.training.state import TrainingState
+    from stay_diffusion.training.train_loop import Periodic, train
     from stay_diffusion.training.validation import Validation
+
+    device = pick_device(world=world)
+    start_group(world, device, config.train.dist_timeout)
 
     # What to train: an earlier run of this folder, a fine-tune from weights, or a new run
     folder = RunFolder.named(config.train.logdir)
-    resumed_step = max(folder.steps(), default=0)
+    resumed_step = gather(folder.latest() if world.is_main else None)[0]
     if not resumed_step and folder.file("model").exists():
         raise ValueError(f"{folder.path}: holds weights but no run to continue (--resume_checkpoint starts from them)")
     start = config.train.resume_checkpoint
@@ -62,7 +67,6 @@ def main() -> int:
 
     # Model and diffusion
     torch.manual_seed(options.seed)
-    device = pick_device()
     model = factory.build_model(config)
     diffusion = respace(factory.build_diffusion(config.diffusion), config.diffusion.timestep_respacing)
     if weights:
@@ -71,16 +75,19 @@ def main() -> int:
     describe(config, model, diffusion, len(train_set), len(val_set))
     if switches["dry_run"]:
         batch = next(batches(train_set, options.batch_size, options.seed, start=0))
-        draw_batch(batch, train_set, folder.path)
+        if world.is_main:
+            draw_batch(batch, train_set, folder.path)
         describe_pace(config, model, diffusion, device, batch)
         return 0
 
     # The run folder, and where in it we are
-    state = TrainingState(config, model, diffusion, device)
-    folder.open()
+    state = TrainingState(config, model, diffusion, device, world)
+    if world.is_main:
+        folder.open()
     if resumed_step:
         state.restore(folder, resumed_step, config)
-    folder.write_config(config)
+    if world.is_main:
+        folder.write_config(config)
     place = folder.url or folder.path.resolve()
     print(f"run folder: {place}, {started(start, resumed_step)}; {device}, {state.precision}", flush=True)
     if options.last_step and state.step >= options.last_step:
@@ -94,22 +101,41 @@ def main() -> int:
         options.batch_size,
         options.seed,
         start=state.samples,
+        rank=world.rank,
+        world=world.size,
         num_workers=config.data.num_workers,
         pin_memory=device.type == "cuda",
     )
     periodic = []
     if options.val_interval and val_records:
-        val_batches = list(in_order(val_set, options.batch_size))
-        periodic.append(Periodic(options.val_interval, Validation(val_batches, folder, diffusion, options.seed)))
+        val_batches = list(in_order(val_set, options.batch_size, rank=world.rank, world=world.size))
+        validation = Validation(val_batches, len(val_set), folder, diffusion, options.seed, world)
+        periodic.append(Periodic(options.val_interval, validation))
     if options.preview_interval and val_records:
-        preview = TrainingPreview(preview_set, diffusion, folder.path, device)
+        preview = TrainingPreview(preview_set, diffusion, folder.path, device, world)
         periodic.append(Periodic(options.preview_interval, preview))
-    ended = train(state, config, stream, folder, periodic)
+    try:
+        ended = train(state, config, stream, folder, periodic)
+    except RuntimeError as error:
+        raise out_of_memory(error, config, model, diffusion) or error from None
     if ended == "finished":
         print(f"finished; sample with --model_path {folder.file(state.emas[0].name).resolve()}")
     else:
         print(f"{ended}: saved at step {state.step}; the same command resumes")
     return 130 if ended == "SIGINT" else 0  # a scheduler's SIGTERM is no failure
+
+
+def out_of_memory(error: RuntimeError, config: RunConfig, model, diffusion) -> ValueError | None:
+    """What to do about an allocation that failed; None for other errors."""
+    import torch
+
+    from stay_diffusion.training.memory import estimate_memory
+
+    if not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)):
+        return None
+    needed = sum(estimate_memory(config, model, diffusion).values()) / 2**30
+    advice = "a smaller --microbatch, --use_checkpoint True or a smaller --image_size need less"
+    return ValueError(f"out of memory (training takes about {needed:.1f} GiB in float32): {advice}")
 
 
 def held_out(config: RunConfig) -> list:
@@ -178,7 +204,7 @@ def draw_batch(batch, train_set, folder: Path) -> None:
 def describe_pace(config: RunConfig, model, diffusion, device, batch) -> None:
     from stay_diffusion.training.memory import estimate_memory
     from stay_diffusion.training.pace import for_one_image, free_memory, measure_pace
-    from stay_diffusion.training.train_loop import TrainingState
+    from stay_diffusion.training.state import TrainingState
 
     needed = sum(estimate_memory(for_one_image(config), model, diffusion).values())
     if needed > (free := free_memory(device)):

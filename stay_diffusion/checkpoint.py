@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import io
 import logging
 import os
 import re
@@ -67,27 +68,63 @@ class RunFolder:
         separator = "_" if name.startswith("ema_") else ""
         return self.path / (f"{name}.pt" if step is None else f"{name}{separator}{step:06d}.pt")
 
-    def save(self, step: int, weights: dict[str, dict], optimizer: dict, state: dict, keep: int) -> None:
+    def save(self, step: int, files: dict[str, dict], keep: int) -> None:
         """One complete checkpoint; then the latest names move to it and all but the last `keep` go (0: none goes).
 
-        weights: state dicts by name, "model" and "ema_RATE". A full disk raises OSError and leaves the others intact.
+        `files` are state dicts by name: "model", "ema_RATE", "opt" and "state", which is written last, after the
+        checksums of all. A full disk raises OSError and leaves the other checkpoints intact.
         """
-        files = {
-            self.file(name, step): tensors for name, tensors in {**weights, "opt": optimizer, "state": state}.items()
-        }
+        state = io.BytesIO()
+        torch.save(files["state"], state)
+        others = [name for name in files if name != "state"]
+        written = [*(self.file(name, step) for name in others), self.sums(step)]
         try:
-            for file, tensors in files.items():
-                save_tensors(file, tensors)
+            for name in others:
+                save_tensors(self.file(name, step), files[name])
+            sums = {self.file(name, step).name: sha256(self.file(name, step)) for name in others}
+            sums[self.file("state", step).name] = hashlib.sha256(state.getvalue()).hexdigest()
+            text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+            atomic_write(self.sums(step), lambda file: file.write(text.encode()))
+            atomic_write(self.file("state", step), lambda file: file.write(state.getvalue()))
         except OSError:
-            for file in files:  # half a checkpoint would only keep the disk full
+            for file in written:  # half a checkpoint would only keep the disk full
                 file.unlink(missing_ok=True)
             raise
-        self.point_to(step, weights)
+        self.point_to(step, [name for name in others if name != "opt"])
         if keep:
             for old in self.steps()[:-keep]:
-                for file in self.path.glob(f"*[!0-9]{old:06d}.pt"):
-                    file.unlink()
+                for file in (*self.path.glob(f"*[!0-9]{old:06d}.pt"), self.sums(old)):
+                    file.unlink(missing_ok=True)
         self.send()
+
+    def sums(self, step: int) -> Path:
+        """The checksums of a checkpoint's files, as `sha256sum -c` reads them."""
+        return self.path / f"checkpoint{step:06d}.sha256"
+
+    def damaged(self, step: int) -> str:
+        """Which of a checkpoint's files is not as it was written, or ""."""
+        if not self.sums(step).exists():  # of an earlier version
+            return ""
+        for line in self.sums(step).read_text(encoding="utf-8").splitlines():
+            digest, _, name = line.partition("  ")
+            if not (self.path / name).exists() or sha256(self.path / name) != digest:
+                return name
+        return ""
+
+    def latest(self) -> int:
+        """The step of the latest checkpoint that is whole, 0 if there is none; a warning names damaged ones.
+
+        Raises ValueError where all are damaged.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            name = self.damaged(step)
+            if not name:
+                return step
+            logger.warning("%s: damaged; the checkpoint of step %d is not used", self.path / name, step)
+        if steps:
+            raise ValueError(f"{self.path}: all its checkpoints are damaged; --resume_checkpoint starts from weights")
+        return 0
 
     def send(self) -> None:
         """Brings the copy behind `url` up to date; where that fails, a warning: all is here, and sent with the next."""

@@ -1,20 +1,12 @@
 """How a command ends: one line for what its user can mend, a traceback only for our own mistakes."""
 
 import logging
-import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-# Where launchers tell a process how many of it they have started.
-SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-
-
-def one_process_only() -> None:
-    """ValueError in one of several processes of a launcher: they would each do the same."""
-    for name in SIZES:
-        if os.environ.get(name, "1") not in ("", "1"):
-            raise ValueError(f"started as one of {os.environ[name]} processes ({name}), but only one can work so far")
+from . import distributed
 
 
 def run_command(main: Callable[[], int | None], continues: bool = True) -> NoReturn:
@@ -24,11 +16,21 @@ def run_command(main: Callable[[], int | None], continues: bool = True) -> NoRet
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     try:
-        sys.exit(main())
+        code = main()
+        distributed.leave()
+        sys.exit(code)
     except ModuleNotFoundError as error:
-        sys.exit(f"error: {error.name} is not installed; for the evaluations: pip install 'stay-diffusion[eval]'")
+        _end_with(f"{error.name} is not installed; for the evaluations: pip install 'stay-diffusion[eval]'")
     except (ValueError, FloatingPointError, OSError) as error:
-        sys.exit(f"error: {error}")
+        _end_with(str(error))
     except KeyboardInterrupt:
         print("interrupted" + "; the same command continues" * continues, file=sys.stderr)
         sys.exit(130)
+    except Exception as error:  # our own mistake, or the end of another process as it looks from here
+        distributed.fail(f"{type(error).__name__}: {error}", traceback.print_exc)
+        sys.exit(1)
+
+
+def _end_with(message: str) -> NoReturn:
+    distributed.fail(message, lambda: print(f"error: {message}", file=sys.stderr, flush=True))
+    sys.exit(1)

@@ -178,6 +178,7 @@ class TrainConfig:
     val_images: int = option(64, "validation images, with fixed noise; fewer if there are fewer", least=1)
     preview_interval: int = option(1000, "steps between preview grids; 0: never", least=0)
     preview_images: int = option(8, "layouts of a preview grid", least=1)
+    dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
     max_bad_steps: int = option(20, "stop after this many steps in a row without a finite gradient", least=1)
 
     @property
@@ -215,6 +216,7 @@ class SampleConfig:
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
     use_fp16: bool = option(False, "the tradition's name for --precision fp16; fp32 on a CPU")
     save_npz: bool = option(False, "also write samples_NxHxWxC.npz")
+    dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
     device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
 
 

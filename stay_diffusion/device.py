@@ -6,13 +6,28 @@ import logging
 
 import torch
 
+from .launchers import ALONE, World
+
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(name: str = "") -> torch.device:
-    """The named device, or a GPU if there is one; ValueError if the named one is not there."""
+def pick_device(name: str = "", world: World = ALONE) -> torch.device:
+    """The named device, or this process's own GPU if there is one; ValueError if the named one is not there.
+
+    Processes on one node take its GPUs in their order; ValueError where there are more of them than GPUs.
+    """
     if not name:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        if world.local_size > torch.cuda.device_count():
+            raise ValueError(
+                f"{world.local_size} processes on this node but {torch.cuda.device_count()} GPUs: start fewer, "
+                "or empty CUDA_VISIBLE_DEVICES for the CPU"
+            )
+        if world.size == 1:
+            return torch.device("cuda")
+        torch.cuda.set_device(world.local_rank)
+        return torch.device("cuda", world.local_rank)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

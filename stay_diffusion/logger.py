@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 from .checkpoint import atomic_write
+from .distributed import sum_over_ranks
+from .launchers import ALONE, World
 
 FORMATS = ("stdout", "log", "csv", "tensorboard")
 
@@ -15,16 +17,21 @@ class Logger:
     """Collects means over steps and writes them out at `dump`; appends to what a run folder already has.
 
     `OPENAI_LOG_FORMAT` chooses among stdout, log, csv and tensorboard; by default all, TensorBoard if it is installed.
-    Values may be tensors: they are read only at `dump`, so that a step never waits for the device.
+    Values may be tensors: they are read only at `dump`, so that a step never waits for the device. Means are over all
+    processes, of which the first writes. `since` is the step that a run continues from: later rows will come again.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, world: World = ALONE, since: int | None = None):
+        self.folder, self.world = folder, world
         wanted = os.environ.get("OPENAI_LOG_FORMAT", "")
         self.formats = [name.strip() for name in wanted.split(",") if name.strip()] or list(FORMATS)
         for name in self.formats:
             if name not in FORMATS:
                 raise ValueError(f"OPENAI_LOG_FORMAT {wanted}: unknown format {name}; choose from {', '.join(FORMATS)}")
+        if not world.is_main:
+            self.formats = []
+        if since is not None and "csv" in self.formats:
+            _forget_after(folder / "progress.csv", since)
         self.board = _tensorboard(folder, required=bool(wanted)) if "tensorboard" in self.formats else None
         self._sums: dict = {}
         self._counts: dict = {}
@@ -42,10 +49,11 @@ class Logger:
     def dump(self, step: int) -> dict[str, float]:
         """Writes one line of everything collected, and starts afresh; returns what it wrote."""
         row = {"step": step, **{key: _number(value) for key, value in self._values.items()}}
-        for key, total in self._sums.items():
-            count = _number(self._counts[key])
+        keys = list(self._sums)
+        figures = sum_over_ranks([float(value) for key in keys for value in (self._sums[key], self._counts[key])])
+        for key, total, count in zip(keys, figures[::2], figures[1::2], strict=True):
             if count:
-                row[key] = _number(total) / count
+                row[key] = _number(total / count)
         self._sums, self._counts, self._values = {}, {}, {}
         if "csv" in self.formats:
             _append_csv(self.folder / "progress.csv", row)
@@ -95,11 +103,27 @@ def _append_csv(path: Path, row: dict) -> None:
         with open(path, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, columns).writerow(row)
         return
+    atomic_write(path, lambda file: file.write(_csv_text(columns, [*rows, row]).encode()))
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Removes the rows of later steps, which an interrupted run wrote after its last checkpoint."""
+    if not path.exists():
+        return
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        columns, rows = list(reader.fieldnames or []), list(reader)
+    kept = [row for row in rows if (row.get("step") or "").isdecimal() and int(row["step"]) <= step]
+    if len(kept) < len(rows):
+        atomic_write(path, lambda file: file.write(_csv_text(columns, kept).encode()))
+
+
+def _csv_text(columns: list[str], rows: list[dict]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
-    writer.writerows([*rows, row])
-    atomic_write(path, lambda file: file.write(text.getvalue().encode()))
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _tensorboard(folder: Path, required: bool):

@@ -11,15 +11,18 @@ LONGEST = 250  # lines; past it a file usually holds two ideas
 # Which of our modules a module may import, by the longest matching prefix. Whoever needs more belongs elsewhere.
 BASE = ["stay_diffusion.config", "stay_diffusion.flags", "stay_diffusion.checkpoint", "stay_diffusion.logger"]
 BASE += ["stay_diffusion.storage", "stay_diffusion.device", "stay_diffusion.data", "stay_diffusion.diffusion"]
-BASE += ["stay_diffusion.models"]
+BASE += ["stay_diffusion.models", "stay_diffusion.distributed", "stay_diffusion.launchers"]
 ALLOWED = {
     "stay_diffusion": [],
     "stay_diffusion.config": [],
-    "stay_diffusion.device": [],
+    "stay_diffusion.device": ["stay_diffusion.launchers"],
     "stay_diffusion.flags": ["stay_diffusion.config"],
     "stay_diffusion.storage": [],
+    "stay_diffusion.launchers": [],
+    "stay_diffusion.distributed": ["stay_diffusion.launchers"],
+    "stay_diffusion.command": ["stay_diffusion.distributed"],
     "stay_diffusion.checkpoint": ["stay_diffusion.config", "stay_diffusion.flags", "stay_diffusion.storage"],
-    "stay_diffusion.logger": ["stay_diffusion.checkpoint"],
+    "stay_diffusion.logger": ["stay_diffusion.checkpoint", "stay_diffusion.distributed", "stay_diffusion.launchers"],
     "stay_diffusion.data": ["stay_diffusion.data"],
     "stay_diffusion.diffusion": ["stay_diffusion.diffusion"],
     "stay_diffusion.models": ["stay_diffusion.models", "stay_diffusion.data.layout"],

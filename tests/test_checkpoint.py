@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+import subprocess
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ def folder(tmp_path):
 
 def save(folder, step, keep=0, value=None):
     weights = {"x": torch.full((2,), float(step if value is None else value))}
-    folder.save(step, {"model": weights, "ema_0.9": weights}, {"state": {}, "param_groups": []}, {"step": step}, keep)
+    optimizer = {"state": {}, "param_groups": []}
+    folder.save(step, {"model": weights, "ema_0.9": weights, "opt": optimizer, "state": {"step": step}}, keep)
 
 
 def disk_full(file):
@@ -124,14 +126,27 @@ def test_a_checkpoint_counts_only_with_all_its_files(folder, missing):
 
 
 def test_the_state_that_makes_a_checkpoint_count_is_written_last(folder, monkeypatch):
-    written = []
-    monkeypatch.setattr(checkpoint, "save_tensors", lambda path, tensors: written.append(path.name) or path.touch())
+    written, write = [], checkpoint.atomic_write
+    monkeypatch.setattr(checkpoint, "atomic_write", lambda path, *rest: written.append(path.name) or write(path, *rest))
     save(folder, 5)
-    assert written[-1] == "state000005.pt" and set(written[:-1]) == {
-        "model000005.pt",
-        "ema_0.9_000005.pt",
-        "opt000005.pt",
-    }
+    files = [name for name in written if "000005" in name]
+    assert files[-2:] == ["checkpoint000005.sha256", "state000005.pt"]
+    assert set(files[:-2]) == {"model000005.pt", "ema_0.9_000005.pt", "opt000005.pt"}
+
+
+def test_the_checksums_are_those_of_the_files_and_tell_which_is_damaged(folder):
+    save(folder, 5)
+    words = ["sha256sum", "-c", "--quiet", "checkpoint000005.sha256"]
+    assert subprocess.run(words, cwd=folder.path, capture_output=True).returncode == 0 and folder.damaged(5) == ""
+    assert len(folder.sums(5).read_text().splitlines()) == 4
+    for name in ("model000005.pt", "ema_0.9_000005.pt", "opt000005.pt", "state000005.pt"):
+        whole = (folder.path / name).read_bytes()
+        (folder.path / name).unlink()
+        assert folder.damaged(5) == name
+        (folder.path / name).write_bytes(whole[:-1] + b"x")
+        assert folder.damaged(5) == name
+        (folder.path / name).write_bytes(whole)
+    assert folder.damaged(5) == ""
 
 
 def test_opening_a_folder_removes_what_an_interrupted_save_left(folder):

@@ -181,7 +181,8 @@ except SystemExit: pass
 
 
 def test_training_and_sampling_import_no_package_of_the_evaluations(tmp_path):
-    code = "import stay_diffusion.training.validation, stay_diffusion.sampling.training_preview, stay_diffusion.factory"
+    code = "import stay_diffusion.training.train_loop, stay_diffusion.training.validation, stay_diffusion.factory"
+    code += ", stay_diffusion.sampling.training_preview"
     loaded = loaded_modules(code, tmp_path)
     assert "stay_diffusion.training.train_loop" in loaded
     assert not loaded & {"torchvision", "scipy", "lpips", "torch_fidelity", "tensorboard", "mpi4py"}

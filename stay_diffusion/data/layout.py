@@ -89,11 +89,11 @@ class Layout:
         """This layout followed by its null, 2B pictures: what classifier-free guidance evaluates."""
         return Layout.cat([self, self.null()])
 
-    def drop(self, rate: float, generator: torch.Generator | None = None) -> "Layout":
-        """Each picture's layout, on its own, becomes null with probability `rate` (CPU generator)."""
+    def drop(self, rate: float, draws: Tensor | None = None) -> "Layout":
+        """Each picture's layout, on its own, becomes null where its draw (B,) in [0, 1) is below `rate`."""
         if rate == 0:
             return self
-        dropped = torch.rand(len(self), generator=generator) < rate
+        dropped = (torch.rand(len(self)) if draws is None else draws) < rate
         return self._without(dropped.to(self.labels.device))
 
     def good_part(self) -> "Layout":

@@ -39,9 +39,21 @@ def batches(
     return _load(dataset, _grouped(keys, batch_size), num_workers, pin_memory)
 
 
-def in_order(dataset: LayoutDataset, batch_size: int, num_workers: int = 0) -> Iterator[Batch]:
-    """Every record once as in epoch 0, in the records' order; the last batch holds what is left."""
-    return _load(dataset, _grouped(((0, i) for i in range(len(dataset))), batch_size), num_workers, pin_memory=False)
+def positions(start: int, count: int, rank: int, world: int) -> range:
+    """The next `count` places of a rank in the one order that all ranks share, of which `start` are used."""
+    first = start + (rank - start) % world
+    return range(first, first + count * world, world)
+
+
+def in_order(
+    dataset: LayoutDataset, batch_size: int, num_workers: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """Every record once as in epoch 0, in the records' order; the last batch holds what is left.
+
+    Of several ranks each has every `world`-th.
+    """
+    keys = ((0, i) for i in range(rank, len(dataset), world))
+    return _load(dataset, _grouped(keys, batch_size), num_workers, pin_memory=False)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -52,7 +64,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def _shuffled(num: int, seed: int, start: int, rank: int, world: int) -> Iterator[tuple[int, int]]:
     """The endless (epoch, index) of a rank: position p is item p % num of the permutation of epoch p // num."""
     order_epoch, order = -1, np.arange(0)
-    for position in itertools.count(start + (rank - start) % world, world):
+    for position in itertools.count(positions(start, 1, rank, world)[0], world):
         epoch, item = divmod(position, num)
         if epoch != order_epoch:
             # `num` keeps this stream apart from those of the samples, (seed, epoch, index < num).

@@ -8,13 +8,14 @@ from torch import Tensor
 class UniformSampler:
     """Every step equally often."""
 
+    learns = False  # from losses, of all processes
+
     def __init__(self, num_timesteps: int):
         self.num_timesteps = num_timesteps
 
-    def sample(self, batch_size: int, device) -> tuple[Tensor, Tensor]:
-        """Steps (B,) and the importance weights (B,) that keep the mean loss unbiased."""
-        t = torch.randint(self.num_timesteps, (batch_size,))
-        return t.to(device), torch.ones(batch_size, device=device)
+    def sample(self, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps (B,) for numbers (B,) in [0, 1), and the importance weights (B,) that keep the mean loss unbiased."""
+        return (draws * self.num_timesteps).long(), torch.ones(len(draws))
 
     def update(self, t: Tensor, losses: Tensor) -> None:
         """Uniform sampling learns nothing from losses."""
@@ -32,6 +33,8 @@ class LossSecondMomentSampler(UniformSampler):
     Uniform until every step has seen `history_per_term` losses.
     """
 
+    learns = True
+
     def __init__(self, num_timesteps: int, history_per_term: int = 10, uniform_share: float = 0.001):
         super().__init__(num_timesteps)
         self.uniform_share = uniform_share
@@ -48,10 +51,10 @@ class LossSecondMomentSampler(UniformSampler):
             return uniform
         return (1 - self.uniform_share) * root / root.sum() + self.uniform_share * uniform
 
-    def sample(self, batch_size: int, device) -> tuple[Tensor, Tensor]:
+    def sample(self, draws: Tensor) -> tuple[Tensor, Tensor]:
         p = torch.from_numpy(self.probabilities())
-        t = torch.multinomial(p, batch_size, replacement=True)
-        return t.to(device), (1 / (self.num_timesteps * p[t])).float().to(device)
+        t = torch.searchsorted(p.cumsum(0), draws, right=True).clamp(max=self.num_timesteps - 1)
+        return t, (1 / (self.num_timesteps * p[t])).float()
 
     def update(self, t: Tensor, losses: Tensor) -> None:
         """Remembers the unweighted losses (B,) of steps t (B,), the oldest forgotten first."""

@@ -26,9 +26,10 @@ class ResultsFolder:
     An image is done once its line is in the manifest; a folder made with other settings is refused.
     """
 
-    def __init__(self, path: Path, vocabulary: Vocabulary):
+    def __init__(self, path: Path, vocabulary: Vocabulary, rank: int = 0):
         self.path, self.vocabulary = path, vocabulary
         self.manifest = path / "manifest.jsonl"
+        self.own = path / f"manifest.{rank}.jsonl" if rank else self.manifest  # what this process adds to
 
     def done(self, items: Sequence[LayoutItem], settings: dict) -> set[int]:
         """The indices whose images an earlier run of the same settings and layouts has finished."""
@@ -40,18 +41,17 @@ class ResultsFolder:
         return {index for index, entry in entries.items() if (self.path / entry["file"]).exists()}
 
     def entries(self) -> dict[int, dict]:
-        """The manifest by image index; a last line torn by an interruption does not count."""
-        if not self.manifest.exists():
-            return {}
+        """The manifest by image index, also what other processes have added; a torn last line does not count."""
         entries = {}
-        lines = self.manifest.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, 1):
-            try:
-                entry = json.loads(line)
-                entries[entry["index"]] = entry
-            except (ValueError, KeyError, TypeError):
-                if number < len(lines):
-                    raise ValueError(f"{self.manifest}, line {number}: not a line of a manifest") from None
+        for manifest in self._manifests():
+            lines = manifest.read_text(encoding="utf-8").splitlines()
+            for number, line in enumerate(lines, 1):
+                try:
+                    entry = json.loads(line)
+                    entries[entry["index"]] = entry
+                except (ValueError, KeyError, TypeError):
+                    if number < len(lines):
+                        raise ValueError(f"{manifest}, line {number}: not a line of a manifest") from None
         return entries
 
     def open(self) -> None:
@@ -76,7 +76,7 @@ class ResultsFolder:
         save_png(labels, self.path / "labels" / f"{item.stem}.png")
         if real is not None:
             save_png(to_pil(real.image), self.path / "images" / f"{item.stem}.png")
-        with open(self.manifest, "a", encoding="utf-8") as manifest:
+        with open(self.own, "a", encoding="utf-8") as manifest:
             manifest.write(json.dumps(entry_of(index, item, settings)) + "\n")
 
     def finish(self, items: Sequence[LayoutItem], save_npz: bool) -> None:
@@ -126,9 +126,15 @@ class ResultsFolder:
             captions.append(f"{item.stem} {item.product or ''}: {what}"[: 28 * len(cells)])
         return contact_sheet(rows, captions, legend(seen, classes), columns=3)
 
+    def _manifests(self) -> list[Path]:
+        return [path for path in (self.manifest, *sorted(self.path.glob("manifest.*.jsonl"))) if path.exists()]
+
     def _write_manifest(self, entries: dict[int, dict]) -> None:
+        parts = [path for path in self._manifests() if path != self.manifest]
         text = "".join(json.dumps(entries[index]) + "\n" for index in sorted(entries))
         atomic_write(self.manifest, lambda file: file.write(text.encode()))
+        for part in parts:
+            part.unlink()
 
 
 def entry_of(index: int, item: LayoutItem, settings: dict) -> dict:

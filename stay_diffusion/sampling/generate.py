@@ -15,6 +15,7 @@ from ..device import autocast, resolve_precision
 from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
 from ..diffusion.guidance import classifier_free
 from ..diffusion.samplers import SAMPLERS
+from ..launchers import ALONE, World
 from ..models.object_codes import STYLE_WIDTH
 from .layouts import LayoutItem
 
@@ -74,16 +75,20 @@ def generate_all(
     on_image: Callable[[int, LayoutItem, Tensor], None],
     done: AbstractSet[int] = frozenset(),
     run: int = 0,
+    world: World = ALONE,
 ) -> None:
     """Calls on_image(index, item, image (C, H, W)) for every item whose index is not done, batch by batch.
 
-    Batches are cut at the same indices whatever is done, so that a continued run makes the very same images.
+    Batches are cut at the same indices whatever is done and however many processes share them, in turn, so that a
+    continued or a shared run makes the very same images.
     """
     diffusion = respace(full_diffusion, respacing).to(device)
     precision = resolve_precision(sample.precision, sample.use_fp16, device)
-    with tqdm(total=len(items), initial=len(done), unit="image", mininterval=1.0) as progress:
-        for start in range(0, len(items), sample.batch_size):
-            indices = range(start, min(start + sample.batch_size, len(items)))
+    starts = range(0, len(items), sample.batch_size)
+    own = [range(start, min(start + sample.batch_size, len(items))) for start in starts][world.rank :: world.size]
+    total, finished = sum(map(len, own)), sum(i in done for indices in own for i in indices)
+    with tqdm(total=total, initial=finished, unit="image", mininterval=1.0, disable=not world.is_main) as progress:
+        for indices in own:
             missing = [i for i in indices if i not in done]
             if not missing:
                 continue
@@ -100,7 +105,7 @@ def generate_all(
                 precision=precision,
             ).cpu()
             for i in missing:
-                on_image(i, items[i], images[i - start])
+                on_image(i, items[i], images[i - indices.start])
             progress.update(len(missing))
 
 

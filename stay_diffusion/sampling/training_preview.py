@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -10,6 +11,8 @@ from ..data.images import to_pil
 from ..data.layout import Layout
 from ..data.samples import LayoutDataset
 from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
+from ..distributed import gather
+from ..launchers import ALONE, World
 from .export import save_png
 from .generate import generate, image_generators
 from .layouts import from_dataset
@@ -19,27 +22,43 @@ PREVIEW_RESPACING = "logsnr20"
 
 
 class TrainingPreview:
-    """Writes previews/NNNNNN.png of the same layouts and seeds each time, and logs the samples' channel means."""
+    """Writes previews/NNNNNN.png of the same layouts and seeds each time, and logs the samples' channel means.
 
-    def __init__(self, dataset: LayoutDataset, diffusion: GaussianDiffusion, folder: Path, device):
-        self.dataset, self.folder, self.device = dataset, folder, device
+    Several processes make the samples together, so that none waits for another's.
+    """
+
+    def __init__(
+        self, dataset: LayoutDataset, diffusion: GaussianDiffusion, folder: Path, device, world: World = ALONE
+    ):
+        self.dataset, self.folder, self.device, self.world = dataset, folder, device, world
         self.items = from_dataset(dataset)
         kept = PREVIEW_RESPACING if diffusion.num_timesteps > 20 else ""
         self.diffusion = respace(diffusion, kept).to(device)
         self.layout = Layout.collate([item.tensors(dataset.vocabulary) for item in self.items])
 
     def __call__(self, state, logger) -> None:
-        classes, size = self.dataset.vocabulary.classes, self.dataset.image_size
-        shape = (self.dataset.image_channels, size, size)
-        images = generate(
-            state.emas[0].model,
-            self.diffusion,
-            self.layout,
-            image_generators(0, range(len(self.items))),
-            shape,
-            precision=state.precision,
-        ).cpu()
-        side = shape[-1] * max(1, 128 // shape[-1])
+        shape = (self.dataset.image_channels, self.dataset.image_size, self.dataset.image_size)
+        own = range(self.world.rank, len(self.items), self.world.size)
+        images = torch.empty(0, *shape)
+        if own:
+            images = generate(
+                state.emas[0].model,
+                self.diffusion,
+                self.layout[torch.tensor(own)],
+                image_generators(0, own),
+                shape,
+                precision=state.precision,
+            ).cpu()
+        made = gather(images)
+        images = torch.stack([made[i % self.world.size][i // self.world.size] for i in range(len(self.items))])
+        for channel, mean in enumerate(images.mean(dim=(0, 2, 3)).tolist()):
+            logger.set(f"sample_mean_{channel}", mean)
+        if self.world.is_main:
+            self._draw(images, state.step)
+
+    def _draw(self, images: Tensor, step: int) -> None:
+        classes = self.dataset.vocabulary.classes
+        side = images.shape[-1] * max(1, 128 // images.shape[-1])
         rows, seen = [], set()
         for item, image in zip(self.items, images, strict=True):
             real = item.real()
@@ -55,9 +74,7 @@ class TrainingPreview:
         captions = [f"{item.product or ''} real, layout, sample" for item in self.items]
         (self.folder / "previews").mkdir(exist_ok=True)
         sheet = contact_sheet(rows, captions, legend(seen, classes), columns=2)
-        save_png(sheet, self.folder / f"previews/{state.step:06d}.png")
-        for channel, mean in enumerate(images.mean(dim=(0, 2, 3)).tolist()):
-            logger.set(f"sample_mean_{channel}", mean)
+        save_png(sheet, self.folder / f"previews/{step:06d}.png")
 
 
 def draw_batch(images: Tensor, layout: Layout, dataset: LayoutDataset) -> Image.Image:

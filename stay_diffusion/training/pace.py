@@ -12,7 +12,8 @@ import torch
 from ..config import RunConfig
 from ..data.layout import Layout
 from ..logger import Logger
-from .train_loop import TrainingState, train_step
+from .state import TrainingState
+from .train_loop import train_step
 
 ENOUGH_SECONDS, MOST_STEPS = 10.0, 6
 

@@ -11,70 +11,16 @@ from torch import Tensor
 
 from ..checkpoint import RunFolder
 from ..config import RunConfig, TrainConfig
-from ..device import autocast, resolve_precision
-from ..diffusion.gaussian_diffusion import GaussianDiffusion
-from ..diffusion.timestep_sampler import TIMESTEP_SAMPLERS
+from ..data.loader import positions
+from ..device import autocast
+from ..distributed import gather, sum_over_ranks
 from ..logger import Logger, duration
-from .ema import Ema
+from .draws import noise as draw_noise
+from .draws import seed_network, uniform
+from .saving import Saver
+from .state import TrainingState
 
-
-class TrainingState:
-    """Everything that a checkpoint holds: model, averages, optimizer, loss scale, timestep history, RNG, position."""
-
-    def __init__(self, config: RunConfig, model, diffusion: GaussianDiffusion, device: torch.device):
-        train = config.train
-        self.device, self.diffusion = device, diffusion.to(device)
-        self.model = model.to(device)
-        self.emas = [Ema(self.model, rate) for rate in train.ema_rates]
-        self.precision = resolve_precision(train.precision, train.use_fp16, device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=True
-        )
-        # guided-diffusion's rule in GradScaler's words: log2 of the scale grows by fp16_scale_growth each step.
-        self.scaler = torch.amp.GradScaler(
-            device.type,
-            init_scale=2.0**16,
-            growth_factor=2.0**train.fp16_scale_growth,
-            growth_interval=1,
-            enabled=self.precision == "fp16",
-        )
-        self.timestep_sampler = TIMESTEP_SAMPLERS[train.schedule_sampler](diffusion.num_timesteps)
-        self.step, self.samples, self.best_val_loss = 0, 0, float("inf")
-
-    def save(self, folder: RunFolder, keep: int) -> None:
-        weights = {"model": self.model.state_dict(), **{ema.name: ema.model.state_dict() for ema in self.emas}}
-        state = {
-            "step": self.step,
-            "samples": self.samples,
-            "best_val_loss": self.best_val_loss,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            "timestep_sampler": self.timestep_sampler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
-        folder.save(self.step, weights, self.optimizer.state_dict(), state, keep)
-
-    def restore(self, folder: RunFolder, step: int, config: RunConfig) -> None:
-        """The state at a checkpoint; learning rate and weight decay are those of the configuration, not the file's."""
-        self.model.load_state_dict(folder.load("model", step))
-        for ema in self.emas:
-            if not folder.file(ema.name, step).exists():
-                raise ValueError(f"--ema_rate {config.train.ema_rate}: {folder.file(ema.name, step)} is not there")
-            ema.model.load_state_dict(folder.load(ema.name, step))
-        self.optimizer.load_state_dict(folder.load("opt", step))
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = config.train.weight_decay  # the rate is set at every step
-        state = folder.load("state", step)
-        self.step, self.samples, self.best_val_loss = state["step"], state["samples"], state["best_val_loss"]
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        # Another --schedule_sampler or --precision than before starts afresh.
-        if state["timestep_sampler"].keys() == self.timestep_sampler.state_dict().keys():
-            self.timestep_sampler.load_state_dict(state["timestep_sampler"])
-        if state["scaler"].keys() == self.scaler.state_dict().keys():
-            self.scaler.load_state_dict(state["scaler"])
-        folder.point_to(step, ["model", *(ema.name for ema in self.emas)])
+SIGNALS = ("SIGTERM", "SIGINT")
 
 
 @dataclass(frozen=True)
@@ -93,11 +39,13 @@ def train(
     Returns "finished", "SIGINT" or "SIGTERM", with the last step saved. Raises FloatingPointError after
     `max_bad_steps` steps in a row without a finite gradient.
     """
-    options, logger = config.train, Logger(folder.path)
+    options, logger = config.train, Logger(folder.path, state.world, since=state.step)
+    saver = Saver(folder, config, state)
     bad_in_a_row = torch.zeros((), device=state.device)
     first_step, started = state.step, time.perf_counter()
 
     with signals_caught() as received:
+        stopping = ""
         for images, layout in batches:
             # One step
             for group in state.optimizer.param_groups:
@@ -105,10 +53,11 @@ def train(
             images, layout = images.to(state.device, non_blocking=True), layout.to(state.device, non_blocking=True)
             finite = train_step(state, config, images, layout, logger)
             state.step += 1
-            state.samples += len(images)
+            state.samples += len(images) * state.world.size
             bad_in_a_row = (bad_in_a_row + 1) * ~finite
             finished = state.step == options.last_step
-            last = finished or bool(received)
+            stopping = stop_signal(received)
+            last = finished or bool(stopping)
 
             # Measuring and looking
             for thing in periodic:
@@ -125,10 +74,11 @@ def train(
 
             # Saving
             if last or state.step % options.save_interval == 0:
-                state.save(folder, options.keep_checkpoints)
+                saver.save()
             if last:
                 break
-    return received[0] if received else "finished"
+        saver.wait()
+    return stopping or "finished"
 
 
 def train_step(state: TrainingState, config: RunConfig, images: Tensor, layout, logger: Logger) -> Tensor:
@@ -138,22 +88,29 @@ def train_step(state: TrainingState, config: RunConfig, images: Tensor, layout, 
     finite changes no weight.
     """
     options, B = config.train, len(images)
-    layout = layout.drop(options.drop_rate)
-    t, weights = state.timestep_sampler.sample(B, state.device)
-    noise = torch.randn_like(images)
+    places = positions(state.samples, B, state.world.rank, state.world.size)
+    for_steps, for_dropping = uniform(options.seed, places)
+    t, weights = state.timestep_sampler.sample(for_steps)
+    layout = layout.drop(options.drop_rate, for_dropping)
+    t, weights = t.to(state.device), weights.to(state.device)
+    noise = draw_noise(options.seed, places, images.shape[1:], state.device)
+    seed_network(options.seed, places)
     size = options.microbatch if 0 < options.microbatch < B else B
 
     # Forward and backward
     state.optimizer.zero_grad(set_to_none=True)
     for start in range(0, B, size):
         piece = slice(start, start + size)
-        with autocast(state.device, state.precision):
-            terms = state.diffusion.training_losses(
-                state.model, images[piece], t[piece], noise[piece], {"layout": layout[piece]}
-            )
-        state.scaler.scale((terms["loss"] * weights[piece]).sum() / B).backward()
+        # Gradients are averaged over the processes with the last piece.
+        whole = state.world.size == 1 or start + size >= B
+        with contextlib.nullcontext() if whole else state.network.no_sync():
+            with autocast(state.device, state.precision):
+                terms = state.diffusion.training_losses(
+                    state.network, images[piece], t[piece], noise[piece], {"layout": layout[piece]}
+                )
+            state.scaler.scale((terms["loss"] * weights[piece]).sum() / B).backward()
         terms = {key: value.detach() for key, value in terms.items()}
-        state.timestep_sampler.update(t[piece], terms["loss"])
+        state.timestep_sampler.update(*of_all_ranks(state, t[piece], terms["loss"]))
         log_terms(logger, terms, t[piece], weights[piece], state.diffusion.num_timesteps)
 
     # Clip and update
@@ -169,6 +126,15 @@ def train_step(state: TrainingState, config: RunConfig, images: Tensor, layout, 
     logger.add("grad_norm", norm.nan_to_num(0.0, 0.0, 0.0), finite)
     logger.add("bad_steps", ~finite, 1)
     return finite
+
+
+def of_all_ranks(state: TrainingState, t: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps and losses of all processes, in the order of the pictures, for samplers that learn from them."""
+    if state.world.size == 1 or not state.timestep_sampler.learns:
+        return t, losses
+    gathered = gather((t.cpu(), losses.float().cpu()))
+    t, losses = (torch.stack(parts, dim=1).flatten() for parts in zip(*gathered, strict=True))
+    return t, losses
 
 
 def learning_rate(options: TrainConfig, step: int) -> float:
@@ -205,6 +171,12 @@ def report(state: TrainingState, options: TrainConfig, logger: Logger, seconds_p
     logger.line(f"step {state.step}{of_all}{figures}  {seconds_per_step:.2f} s/step{eta}{skipped}")
 
 
+def stop_signal(received: list[str]) -> str:
+    """The signal that this or another process has received, the same answer in all of them; "" for none."""
+    counts = sum_over_ranks([received.count(name) for name in SIGNALS])
+    return next((name for name, count in zip(SIGNALS, counts, strict=True) if count), "")
+
+
 @contextlib.contextmanager
 def signals_caught():
     """Yields a list to which SIGINT and SIGTERM add their names, so that the loop can save; a second one interrupts."""
@@ -215,7 +187,7 @@ def signals_caught():
             raise KeyboardInterrupt
         received.append(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in map(signal.Signals.__getitem__, SIGNALS)}
     try:
         yield received
     finally:

@@ -5,21 +5,35 @@ import torch
 from ..checkpoint import RunFolder, save_tensors
 from ..device import autocast
 from ..diffusion.gaussian_diffusion import GaussianDiffusion
+from ..distributed import sum_over_ranks
+from ..launchers import ALONE, World
 from ..logger import Logger
-from .train_loop import TrainingState
+from .draws import noise
+from .state import TrainingState
 
 
 class Validation:
-    """Always on the same images, layouts, steps and noise; keeps ema_RATE_best.pt of the first average."""
+    """Always on the same images, layouts, steps and noise, shared among the processes; keeps ema_RATE_best.pt.
 
-    def __init__(self, batches: list, folder: RunFolder, diffusion: GaussianDiffusion, seed: int):
-        self.batches, self.folder = batches, folder
-        total = sum(len(images) for images, _ in batches)
+    `batches` hold this process's images: every `world.size`-th of `total`.
+    """
+
+    def __init__(
+        self,
+        batches: list,
+        total: int,
+        folder: RunFolder,
+        diffusion: GaussianDiffusion,
+        seed: int,
+        world: World = ALONE,
+    ):
+        self.batches, self.total, self.folder, self.seed = batches, total, folder, seed
         generator = torch.Generator().manual_seed(seed)
         # Every image gets another step, spread over the whole process, so that the figure varies little.
         steps = ((torch.arange(total) + 0.5) / total * diffusion.num_timesteps).long()
         self.steps = steps[torch.randperm(total, generator=generator)]
-        self.noise = [torch.randn(images.shape, generator=generator) for images, _ in batches]
+        self.indices = range(world.rank, total, world.size)
+        self.is_main = world.is_main
 
     def __call__(self, state: TrainingState, logger: Logger) -> None:
         loss = self.loss(state)
@@ -27,23 +41,27 @@ class Validation:
         if loss < state.best_val_loss:
             state.best_val_loss = loss
             ema = state.emas[0]
-            save_tensors(self.folder.path / f"{ema.name}_best.pt", ema.model.state_dict())
+            if self.is_main:
+                save_tensors(self.folder.path / f"{ema.name}_best.pt", ema.model.state_dict())
 
     @torch.no_grad()
     def loss(self, state: TrainingState) -> float:
         """The mean loss of the first average's weights."""
-        # What a network draws by itself (z_mode prior) is the same each time, and training's stream is left alone.
+        # What a network draws by itself (z_mode prior) is the same each time.
         with torch.random.fork_rng(devices=[state.device] if state.device.type == "cuda" else []):
             torch.manual_seed(0)
-            return self._loss(state)
+            (total,) = sum_over_ranks([self._sum(state)])
+        return total / self.total
 
-    def _loss(self, state: TrainingState) -> float:
+    def _sum(self, state: TrainingState) -> float:
         total, start = 0.0, 0
-        for (images, layout), noise in zip(self.batches, self.noise, strict=True):
-            t = self.steps[start : start + len(images)].to(state.device)
-            images, layout, noise = (x.to(state.device) for x in (images, layout, noise))
+        for images, layout in self.batches:
+            indices = self.indices[start : start + len(images)]
+            t = self.steps[list(indices)].to(state.device)
+            drawn = noise(self.seed, indices, images.shape[1:], state.device)
+            images, layout = images.to(state.device), layout.to(state.device)
             with autocast(state.device, state.precision):
-                terms = state.diffusion.training_losses(state.emas[0].model, images, t, noise, {"layout": layout})
+                terms = state.diffusion.training_losses(state.emas[0].model, images, t, drawn, {"layout": layout})
             total += terms["loss"].sum().item()
             start += len(images)
-        return total / len(self.steps)
+        return total

@@ -212,7 +212,7 @@ def test_null_has_an_empty_map(layout):
 
 
 def test_dropping_empties_the_maps_of_just_the_dropped_pictures(layout):
-    dropped = layout.drop(0.5, torch.Generator().manual_seed(0))
+    dropped = layout.drop(0.5, torch.rand(len(layout), generator=torch.Generator().manual_seed(0)))
     gone = dropped.product == NULL_PRODUCT
     assert gone.any() and not gone.all()
     assert not dropped.semantic_map[gone].any()

@@ -29,7 +29,7 @@ def test_the_flag_s_names_are_those_of_the_predecessors():
 @pytest.mark.parametrize("name", TIMESTEP_SAMPLERS)
 def test_a_new_sampler_draws_every_step_equally_often_with_weight_1(name):
     torch.manual_seed(0)
-    t, weights = TIMESTEP_SAMPLERS[name](10).sample(40_000, "cpu")
+    t, weights = TIMESTEP_SAMPLERS[name](10).sample(torch.rand(40_000, dtype=torch.float64))
     assert t.dtype == torch.long and t.shape == weights.shape == (40_000,)
     np.testing.assert_allclose(frequencies(t, 10), 0.1, atol=0.008)
     assert_close(weights, torch.ones(40_000))
@@ -39,7 +39,9 @@ def test_uniform_stays_uniform_whatever_the_losses():
     sampler = UniformSampler(3)
     sampler.update(torch.tensor([0, 1, 2]), torch.tensor([1.0, 50.0, 2.0]))
     torch.manual_seed(0)
-    np.testing.assert_allclose(frequencies(sampler.sample(30_000, "cpu")[0], 3), 1 / 3, atol=0.01)
+    np.testing.assert_allclose(
+        frequencies(sampler.sample(torch.rand(30_000, dtype=torch.float64))[0], 3), 1 / 3, atol=0.01
+    )
 
 
 def test_it_stays_uniform_until_every_step_has_its_full_history():
@@ -84,14 +86,16 @@ def test_a_loss_that_is_not_finite_is_not_remembered():
 def test_it_draws_with_the_probabilities_it_states():
     sampler = warmed(torch.tensor([1.0, 2.0, 5.0]))
     torch.manual_seed(0)
-    np.testing.assert_allclose(frequencies(sampler.sample(40_000, "cpu")[0], 3), sampler.probabilities(), atol=0.01)
+    np.testing.assert_allclose(
+        frequencies(sampler.sample(torch.rand(40_000, dtype=torch.float64))[0], 3), sampler.probabilities(), atol=0.01
+    )
 
 
 def test_weights_keep_the_mean_loss_unbiased():
     losses = torch.tensor([0.1, 0.5, 2.0, 7.0, 0.02])
     sampler = warmed(losses, uniform_share=0.05)
     torch.manual_seed(0)
-    t, weights = sampler.sample(50_000, "cpu")
+    t, weights = sampler.sample(torch.rand(50_000, dtype=torch.float64))
     assert weights.dtype == torch.float32
     assert_close((weights * losses[t]).mean(), losses.mean(), rtol=0.01, atol=0)
     assert_close(weights.double(), torch.from_numpy(1 / (5 * sampler.probabilities()))[t], rtol=1e-6, atol=0)

@@ -165,9 +165,9 @@ def test_a_batch_size_below_one_is_refused(results):
         measure_folder(results, "--batch_size", "0")
 
 
-def test_a_folder_without_samples_ends_the_command_with_one_line(tmp_path, monkeypatch):
+def test_a_folder_without_samples_ends_the_command_with_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(script.__file__, run_name="__main__")
     reason = "no manifest.jsonl with samples in it (image_sample.py makes such folders)"
-    assert ended.value.code == f"error: {tmp_path / 'nowhere'}: {reason}"
+    assert ended.value.code == 1 and capsys.readouterr().err == f"error: {tmp_path / 'nowhere'}: {reason}\n"

@@ -10,7 +10,8 @@ from stay_diffusion.checkpoint import RunFolder
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.diffusion.gaussian_diffusion import respace
 from stay_diffusion.sampling.generate import generate, image_generators
-from stay_diffusion.training.train_loop import TrainingState, train
+from stay_diffusion.training.state import TrainingState
+from stay_diffusion.training.train_loop import train
 
 STEPS = 60
 

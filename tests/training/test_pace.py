@@ -5,7 +5,7 @@ import torch
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.factory import build_diffusion, build_model
 from stay_diffusion.training import pace
-from stay_diffusion.training.train_loop import TrainingState
+from stay_diffusion.training.state import TrainingState
 
 
 def timed(config, monkeypatch, of_one, of_two):

@@ -1,5 +1,6 @@
 """Whatever stops a run and whenever, the same command ends with the weights of a run that nothing stopped."""
 
+import csv
 import json
 import os
 import shutil
@@ -34,7 +35,9 @@ def uninterrupted(run_script, command, tmp_path_factory):
 
 def contents(folder, step):
     """All tensors and figures of a checkpoint, by file."""
-    return {name: load_tensors(folder.file(name, step)) for name in ("model", "ema_0.9", "opt", "state")}
+    found = {name: load_tensors(folder.file(name, step)) for name in ("model", "ema_0.9", "opt", "state")}
+    assert found["state"].pop("config") and found["state"].pop("versions")["torch"] == torch.__version__
+    return found
 
 
 def assert_same_end(folder, uninterrupted):
@@ -190,13 +193,52 @@ def test_a_flag_that_contradicts_the_run_is_one_line_and_changes_nothing(
     assert tree(finished.path) == before
 
 
-def test_a_torn_checkpoint_is_one_line_naming_the_file(run_script, command, finished):
-    path = finished.file("opt", STEPS)
-    torn = path.read_bytes()[:1000]
-    path.unlink()
-    path.write_bytes(torn)
-    output = run_script(TRAIN, *command, "--logdir", finished.path, "--max_steps", 9, code=1).output
-    assert output.splitlines()[-1].startswith(f"error: {path}: not a readable checkpoint") and "Traceback" not in output
+def spoil(path, damage):
+    whole = path.read_bytes()
+    path.unlink()  # not through the other name of the same file
+    path.write_bytes(damage(whole))
+
+
+def flip_a_bit(whole):
+    middle = len(whole) // 2
+    return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+
+
+@pytest.mark.parametrize("name", ["model", "opt", "state"])
+@pytest.mark.parametrize("damage", [lambda whole: whole[:1000], flip_a_bit], ids=["torn", "a bit flipped"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    run_script, command, finished, uninterrupted, name, damage
+):
+    path = finished.file(name, STEPS)
+    spoil(path, damage)
+    output = run_script(TRAIN, *command, "--logdir", finished.path).output
+    assert f"{path}: damaged; the checkpoint of step {STEPS} is not used" in output
+    assert "continuing from step 2" in output
+    assert_same_end(finished, uninterrupted)
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_started(run_script, command, finished):
+    for step in finished.steps():
+        spoil(finished.file("opt", step), flip_a_bit)
+    before = tree(finished.path)
+    output = run_script(TRAIN, *command, "--logdir", finished.path, code=1).output
+    assert output.splitlines()[-1].startswith(f"error: {finished.path}: all its checkpoints are damaged")
+    assert tree(finished.path) == before
+
+
+def test_progress_has_every_step_once_after_a_kill(run_script, command, uninterrupted, tmp_path):
+    run_script(TRAIN, *command, "--logdir", tmp_path, prelude=STOP_AFTER_STEP.format(step=3, number=9), code=-9)
+    assert [row["step"] for row in progress(tmp_path)] == ["1", "2", "3"]
+    run_script(TRAIN, *command, "--logdir", tmp_path)
+    figures = [{key: value for key, value in row.items() if key != "seconds_per_step"} for row in progress(tmp_path)]
+    assert [row["step"] for row in figures] == ["1", "2", "3", "4"]
+    for row, expected in zip(figures, progress(uninterrupted.path), strict=True):
+        assert row == {key: expected[key] for key in row}
+
+
+def progress(folder):
+    with open(folder / "progress.csv", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_an_earlier_step_of_the_same_folder_is_not_started_from_silently(run_script, command, finished):

@@ -20,18 +20,19 @@ def command(tiny_data, tiny_network):
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint_and_no_half_one(tmp_path, monkeypatch):
-    folder, weights = RunFolder(tmp_path), {"model": {"w": torch.zeros(2)}}
-    folder.save(1, weights, {}, {"step": 1}, keep=0)
+    folder = RunFolder(tmp_path)
+    files = {"model": {"w": torch.zeros(2)}, "opt": {"momentum": 1}, "state": {"step": 1}}
+    folder.save(1, files, keep=0)
     real = torch.save
 
     def full(tensors, file):
-        if "step" in tensors:
+        if "momentum" in tensors:
             raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
         real(tensors, file)
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.raises(OSError, match=r"state000002\.pt: cannot be written, is the disk full"):
-        folder.save(2, weights, {}, {"step": 2}, keep=0)
+    with pytest.raises(OSError, match=r"opt000002\.pt: cannot be written, is the disk full"):
+        folder.save(2, files, keep=0)
     assert folder.steps() == [1]
     assert not list(tmp_path.glob("*2.pt")) and not list(tmp_path.glob("*.tmp"))
 

@@ -12,7 +12,8 @@ from stay_diffusion.config import TrainConfig
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.logger import Logger
 from stay_diffusion.training.ema import Ema
-from stay_diffusion.training.train_loop import Periodic, TrainingState, learning_rate, train, train_step
+from stay_diffusion.training.state import TrainingState
+from stay_diffusion.training.train_loop import Periodic, learning_rate, train, train_step
 from stay_diffusion.training.validation import Validation
 
 CPU = torch.device("cpu")
@@ -241,7 +242,9 @@ def test_what_is_periodic_happens_at_its_steps_and_at_the_end(new_state, tmp_pat
 def validation(new_state, tmp_path, request):
     _, state = new_state(**getattr(request, "param", {}))
     batches = [batch(3, seed=2), batch(2, seed=3)]
-    return Validation(batches, RunFolder(tmp_path), state.diffusion, seed=0), state
+    return Validation(
+        batches, sum(len(images) for images, _ in batches), RunFolder(tmp_path), state.diffusion, seed=0
+    ), state
 
 
 @pytest.mark.parametrize("validation", [{}, {"conditioning": "isla", "z_mode": "prior"}], indirect=True, ids=str)
@@ -271,9 +274,9 @@ def test_the_validation_loss_is_of_the_average_not_of_the_model(validation):
 def test_every_validation_image_counts_once_whatever_the_batches(new_state, tmp_path):
     _, state = new_state()
     images, layout = batch(4, seed=2)
-    whole = Validation([(images, layout)], RunFolder(tmp_path), state.diffusion, seed=0)
-    parts = Validation([(images[:3], layout[:3]), (images[3:], layout[3:])], RunFolder(tmp_path), state.diffusion, 0)
-    parts.noise = [whole.noise[0][:3], whole.noise[0][3:]]
+    whole = Validation([(images, layout)], len(images), RunFolder(tmp_path), state.diffusion, seed=0)
+    pieces = [(images[:3], layout[:3]), (images[3:], layout[3:])]
+    parts = Validation(pieces, len(images), RunFolder(tmp_path), state.diffusion, seed=0)
     assert parts.loss(state) == pytest.approx(whole.loss(state), rel=1e-4)
 
 

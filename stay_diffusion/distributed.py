@@ -1,0 +1,179 @@
+"""One process among several: how all of them start, count, fail and end together. Alone, nothing here does anything."""
+
+import logging
+import multiprocessing
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import NoReturn
+
+from .launchers import ALONE, World, find_world, forget_meeting, meet
+
+LOOK_EVERY = 1.0  # seconds between looks at whether another process has failed
+FAILED = "failed"
+
+
+_world, _store, _leaving = ALONE, None, threading.Event()
+
+
+def joined() -> bool:
+    return _store is not None
+
+
+def join(timeout: float) -> World:
+    """Meets all processes of the launcher, or none; from then on an error of one ends all, and only rank 0 prints.
+
+    ValueError, after `timeout` seconds at most, where they do not meet.
+    """
+    global _world, _store
+    if _store is not None:
+        return _world
+    world = find_world()
+    if world.size == 1:
+        return world
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of lost connections come with stack traces
+    if not world.is_main:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process lives
+        logging.getLogger().setLevel(logging.ERROR)
+    _share_cores(world)
+    store = meet(world, timeout)
+    store.set(f"here/{world.rank}", socket.gethostname())
+    deadline = time.monotonic() + timeout
+    while missing := [rank for rank in range(world.size) if not store.check([f"here/{rank}"])]:
+        if time.monotonic() > deadline:
+            ranks = ", ".join(map(str, missing))
+            raise ValueError(f"rank {ranks} of {world.size} did not arrive within --dist_timeout {timeout:g} seconds")
+        time.sleep(0.05)
+    if world.is_main:
+        forget_meeting()
+    _world, _store = world, store
+    threading.Thread(target=_watch, daemon=True).start()
+    return world
+
+
+def start_group(world: World, device, timeout: float) -> None:
+    """torch.distributed's process group: NCCL where the device is a GPU, else gloo."""
+    import torch.distributed as dist
+
+    if world.size > 1:
+        backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+        options = {"device_id": device} if device.type == "cuda" else {}
+        store = dist.PrefixStore("group", _store)
+        limit = timedelta(seconds=timeout)
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=limit, **options)
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once every process has come here under this name, however long that takes."""
+    if _world.size > 1:
+        _store.set(f"{name}/{_world.rank}", "")
+        while not _store.check([f"{name}/{rank}" for rank in range(_world.size)]):
+            time.sleep(0.05)
+
+
+def sum_over_ranks(values: list[float]) -> list[float]:
+    """Each value summed over all processes, in float64."""
+    import torch
+    import torch.distributed as dist
+
+    if _world.size == 1:
+        return values
+    summed = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(summed)
+    return summed.tolist()
+
+
+def gather(value) -> list:
+    """What every process gave, by rank, on each of them: any object that can be pickled."""
+    import torch.distributed as dist
+
+    if _world.size == 1:
+        return [value]
+    gathered = [None] * _world.size
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def leave() -> None:
+    """The clean end: all processes wait for one another, so that none takes another's end for a failure."""
+    global _world, _store
+    if _store is None:
+        return
+    import gc
+
+    import torch.distributed as dist
+
+    wait_for_all("leaving")
+    _leaving.set()
+    if dist.is_initialized():
+        gc.collect()  # the wrapped model holds the group: gloo aborts at random where it goes first
+        dist.destroy_process_group()
+    _store.set(f"left/{_world.rank}", "")
+    if _world.is_main:  # which holds what the others meet in
+        deadline = time.monotonic() + 10
+        while not _store.check([f"left/{rank}" for rank in range(_world.size)]) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    _world, _store = ALONE, None
+
+
+def fail(message: str, speak: Callable[[], None]) -> None:
+    """Ends this process and all others; of several that fail at once only the first calls `speak`. Alone: speaks."""
+    if _store is None:
+        speak()
+        return
+    if _is_echo(message):
+        # A broken connection is how another's end looks from here; its own words may be on their way.
+        time.sleep(3 * LOOK_EVERY)  # _watch ends this process
+    _leaving.set()
+    own = f"{_world.rank}\n{message}"
+    try:
+        is_first = _store.compare_set(FAILED, "", own).decode() == own
+    except Exception:  # rank 0, which holds the store, is gone
+        is_first = True
+    if is_first:
+        speak()
+    time.sleep(2 * LOOK_EVERY)  # the others must get to read it, from rank 0 say
+    end_now(1)
+
+
+def _watch() -> None:
+    """Ends this process soon after another has failed, wherever this one waits."""
+    while not _leaving.wait(LOOK_EVERY):
+        try:
+            if not _store.check([FAILED]):
+                continue
+            rank, _, message = _store.get(FAILED).decode().partition("\n")
+        except Exception:
+            rank, message = "0", "has ended"
+        if _leaving.is_set():
+            return
+        if int(rank) != _world.rank:
+            print(f"rank {_world.rank} ends with rank {rank}: {message}", file=sys.stderr, flush=True)
+            time.sleep(2 * LOOK_EVERY * _world.is_main)  # whose end takes the store along
+            end_now(1)
+
+
+def end_now(code: int) -> NoReturn:
+    """Without destructors, which would wait for processes that have ended."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _is_echo(message: str) -> bool:
+    return bool(re.search(r"onnection (closed|reset)|gloo|Gloo|NCCL|Broken pipe|peer", message))
+
+
+def _share_cores(world: World) -> None:
+    if "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // world.local_size))

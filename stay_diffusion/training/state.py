@@ -1,0 +1,98 @@
+"""All that training changes, as one thing: what a checkpoint holds, and how it is taken up again."""
+
+import torch
+
+from .. import flags
+from ..checkpoint import RunFolder
+from ..config import RunConfig
+from ..device import resolve_precision
+from ..diffusion.gaussian_diffusion import GaussianDiffusion
+from ..diffusion.timestep_sampler import TIMESTEP_SAMPLERS
+from ..launchers import ALONE, World
+from .ema import Ema
+
+
+class TrainingState:
+    """Everything that a checkpoint holds: model, averages, optimizer, loss scale, timestep history, position.
+
+    No state of random numbers: a step's follow from the seed and the position (draws.py).
+    """
+
+    def __init__(
+        self, config: RunConfig, model, diffusion: GaussianDiffusion, device: torch.device, world: World = ALONE
+    ):
+        train = config.train
+        self.device, self.diffusion, self.world = device, diffusion.to(device), world
+        self.model = model.to(device)
+        self.network = averaging(self.model, device) if world.size > 1 else self.model
+        self.emas = [Ema(self.model, rate) for rate in train.ema_rates]
+        self.precision = resolve_precision(train.precision, train.use_fp16, device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=True
+        )
+        # guided-diffusion's rule in GradScaler's words: log2 of the scale grows by fp16_scale_growth each step.
+        self.scaler = torch.amp.GradScaler(
+            device.type,
+            init_scale=2.0**16,
+            growth_factor=2.0**train.fp16_scale_growth,
+            growth_interval=1,
+            enabled=self.precision == "fp16",
+        )
+        self.timestep_sampler = TIMESTEP_SAMPLERS[train.schedule_sampler](diffusion.num_timesteps)
+        self.step, self.samples, self.best_val_loss = 0, 0, float("inf")
+
+    def snapshot(self, config: RunConfig) -> dict[str, dict]:
+        """What a checkpoint holds, by the name of its file, copied: training may go on while it is written."""
+        weights = {"model": self.model.state_dict(), **{ema.name: ema.model.state_dict() for ema in self.emas}}
+        state = {
+            "step": self.step,
+            "samples": self.samples,
+            "best_val_loss": self.best_val_loss,
+            "timestep_sampler": self.timestep_sampler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "config": flags.flatten(config),
+            "world_size": self.world.size,
+            "versions": {"torch": str(torch.__version__)},
+        }
+        return _copied({**weights, "opt": self.optimizer.state_dict(), "state": state})
+
+    def restore(self, folder: RunFolder, step: int, config: RunConfig) -> None:
+        """The state at a checkpoint; learning rate and weight decay are those of the configuration, not the file's."""
+        self.model.load_state_dict(folder.load("model", step))
+        for ema in self.emas:
+            if not folder.file(ema.name, step).exists():
+                raise ValueError(f"--ema_rate {config.train.ema_rate}: {folder.file(ema.name, step)} is not there")
+            ema.model.load_state_dict(folder.load(ema.name, step))
+        self.optimizer.load_state_dict(folder.load("opt", step))
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = config.train.weight_decay  # the rate is set at every step
+        state = folder.load("state", step)
+        self.step, self.samples, self.best_val_loss = state["step"], state["samples"], state["best_val_loss"]
+        # Another --schedule_sampler or --precision than before starts afresh.
+        if state["timestep_sampler"].keys() == self.timestep_sampler.state_dict().keys():
+            self.timestep_sampler.load_state_dict(state["timestep_sampler"])
+        if state["scaler"].keys() == self.scaler.state_dict().keys():
+            self.scaler.load_state_dict(state["scaler"])
+        folder.point_to(step, ["model", *(ema.name for ema in self.emas)])
+
+
+def averaging(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The model whose backward pass averages its gradients over all processes."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    # A batch without any object leaves the object masks unused on one rank and not on another.
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        find_unused_parameters=True,
+    )
+
+
+def _copied(value):
+    """The same tree with its tensors copied to the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list) else value
