@@ -24,9 +24,7 @@ class DataConfig:
     image_dir: str = option("", "where the images are, if not where the format has them")
     product_tags: tuple = option((), "tags that name products; none given: those that always cover the whole image")
     classes: tuple = option((), "defect classes in label order, others left out; none given: all of the training data")
-    class_map: tuple = option(
-        (), "tags of the data that are other names here: TAG=NAME, or TAG= to leave its boxes out"
-    )
+    class_map: tuple = option((), "tags of the data read as other names: TAG=NAME, or TAG= to leave its boxes out")
     num_classes: int = option(0, "classes (products with --conditioning none) the data must have; 0: any", least=0)
     val_fraction: float = option(0.1, "share held out for validation where data_dir has no val folder", least=0, most=1)
     on_bad_data: str = option("error", "what cannot be used: error, or skip (counted)", ("error", "skip"))
@@ -178,6 +176,7 @@ class TrainConfig:
     val_images: int = option(64, "validation images, with fixed noise; fewer if there are fewer", least=1)
     preview_interval: int = option(1000, "steps between preview grids; 0: never", least=0)
     preview_images: int = option(8, "layouts of a preview grid", least=1)
+    shard_optimizer: bool = option(False, "several processes: each keeps a share of AdamW's moments")
     dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
     max_bad_steps: int = option(20, "stop after this many steps in a row without a finite gradient", least=1)
 

@@ -18,6 +18,7 @@ class Saver:
     def save(self) -> None:
         """Starts to write the state as it is now; waits for an earlier one that is still being written."""
         self.wait()
+        self.state.collect()
         if self.state.world.is_main:
             files = self.state.snapshot(self.config)
             self._thread = threading.Thread(target=self._write, args=(self.state.step, files))

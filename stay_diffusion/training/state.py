@@ -1,5 +1,7 @@
 """All that training changes, as one thing: what a checkpoint holds, and how it is taken up again."""
 
+import logging
+
 import torch
 
 from .. import flags
@@ -10,6 +12,8 @@ from ..diffusion.gaussian_diffusion import GaussianDiffusion
 from ..diffusion.timestep_sampler import TIMESTEP_SAMPLERS
 from ..launchers import ALONE, World
 from .ema import Ema
+
+logger = logging.getLogger("stay_diffusion")
 
 
 class TrainingState:
@@ -27,9 +31,7 @@ class TrainingState:
         self.network = averaging(self.model, device) if world.size > 1 else self.model
         self.emas = [Ema(self.model, rate) for rate in train.ema_rates]
         self.precision = resolve_precision(train.precision, train.use_fp16, device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=True
-        )
+        self.optimizer = build_optimizer(self.model, config, world)
         # guided-diffusion's rule in GradScaler's words: log2 of the scale grows by fp16_scale_growth each step.
         self.scaler = torch.amp.GradScaler(
             device.type,
@@ -40,6 +42,16 @@ class TrainingState:
         )
         self.timestep_sampler = TIMESTEP_SAMPLERS[train.schedule_sampler](diffusion.num_timesteps)
         self.step, self.samples, self.best_val_loss = 0, 0, float("inf")
+
+    @property
+    def own_optimizer(self) -> torch.optim.Optimizer:
+        """What updates this process's share of the weights, all of them unless --shard_optimizer."""
+        return getattr(self.optimizer, "optim", self.optimizer)
+
+    def collect(self) -> None:
+        """Brings the shares of a sharded optimizer to the first process, for `snapshot`; all processes call it."""
+        if self.own_optimizer is not self.optimizer:
+            self.optimizer.consolidate_state_dict(to=0)
 
     def snapshot(self, config: RunConfig) -> dict[str, dict]:
         """What a checkpoint holds, by the name of its file, copied: training may go on while it is written."""
@@ -68,6 +80,13 @@ class TrainingState:
             group["weight_decay"] = config.train.weight_decay  # the rate is set at every step
         state = folder.load("state", step)
         self.step, self.samples, self.best_val_loss = state["step"], state["samples"], state["best_val_loss"]
+        began = state.get("world_size", self.world.size)
+        if began != self.world.size:
+            drawn = config.model.dropout or config.model.z_mode != "off"
+            what = "sums are rounded differently" + (", dropout and styles are drawn differently" if drawn else "")
+            logger.warning(
+                "%d processes continue what %d began: same data and noise, but %s", self.world.size, began, what
+            )
         # Another --schedule_sampler or --precision than before starts afresh.
         if state["timestep_sampler"].keys() == self.timestep_sampler.state_dict().keys():
             self.timestep_sampler.load_state_dict(state["timestep_sampler"])
@@ -76,17 +95,24 @@ class TrainingState:
         folder.point_to(step, ["model", *(ema.name for ema in self.emas)])
 
 
+def build_optimizer(model: torch.nn.Module, config: RunConfig, world: World) -> torch.optim.Optimizer:
+    """AdamW; with --shard_optimizer each of several processes keeps the moments of its share of the weights alone.
+
+    What a checkpoint holds is the same either way, whatever the number of processes (ZeRO-1, arXiv 1910.02054).
+    """
+    options = {"lr": config.train.lr, "weight_decay": config.train.weight_decay, "fused": True}
+    if not (config.train.shard_optimizer and world.size > 1):
+        return torch.optim.AdamW(model.parameters(), **options)
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    return ZeroRedundancyOptimizer(model.parameters(), optimizer_class=torch.optim.AdamW, **options)
+
+
 def averaging(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """The model whose backward pass averages its gradients over all processes."""
     from torch.nn.parallel import DistributedDataParallel
 
-    # A batch without any object leaves the object masks unused on one rank and not on another.
-    return DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-        find_unused_parameters=True,
-    )
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
 def _copied(value):

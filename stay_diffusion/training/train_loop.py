@@ -91,7 +91,8 @@ def train_step(state: TrainingState, config: RunConfig, images: Tensor, layout, 
     places = positions(state.samples, B, state.world.rank, state.world.size)
     for_steps, for_dropping = uniform(options.seed, places)
     t, weights = state.timestep_sampler.sample(for_steps)
-    layout = layout.drop(options.drop_rate, for_dropping)
+    # Never without any object, though it be none: then every weight has a gradient, on every process.
+    layout = layout.drop(options.drop_rate, for_dropping).pad(max(1, layout.num_objects))
     t, weights = t.to(state.device), weights.to(state.device)
     noise = draw_noise(options.seed, places, images.shape[1:], state.device)
     seed_network(options.seed, places)
@@ -118,7 +119,9 @@ def train_step(state: TrainingState, config: RunConfig, images: Tensor, layout, 
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), options.grad_clip or torch.inf)
     finite = norm.isfinite()
     if not state.scaler.is_enabled():
-        state.optimizer.found_inf = (~finite).float()  # fused AdamW then skips the step on the device, without a wait
+        state.own_optimizer.found_inf = (
+            ~finite
+        ).float()  # fused AdamW then skips the step on the device, without a wait
     state.scaler.step(state.optimizer)
     state.scaler.update()
     for ema in state.emas:
