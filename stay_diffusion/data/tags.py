@@ -11,11 +11,11 @@ logger = logging.getLogger("stay_diffusion.data")
 
 
 def read_map(class_map: Sequence[str]) -> dict[str, str]:
-    """TAG=NAME entries as a dict; NAME is empty where boxes of TAG are left out."""
+    """TAG=NAME entries, parted at their last =, as a dict; NAME is empty where boxes of TAG are left out."""
     for entry in class_map:
-        if not entry.partition("=")[0].strip() or "=" not in entry:
+        if not entry.rpartition("=")[0].strip():
             raise ValueError(f"--class_map {entry}: expected TAG=NAME, or TAG= to leave its boxes out")
-    return {tag.strip(): name.strip() for tag, _, name in (entry.partition("=") for entry in class_map)}
+    return {tag.strip(): name.strip() for tag, _, name in (entry.rpartition("=") for entry in class_map)}
 
 
 def merged(class_map: Sequence[str], over: Sequence[str]) -> tuple[str, ...]:

@@ -103,6 +103,14 @@ def test_entries_given_later_win_over_those_for_the_same_tag():
     assert merged(("a=x", "b="), ("b=y", "c=z")) == ("a=x", "b=y", "c=z")
 
 
+def test_a_tag_with_an_equals_sign_is_left_out_without_touching_others(monkeypatch, tmp_path):
+    records = [ImageRecord(tmp_path / "p.png", 40, 30, (spot("d"), spot("d=1"), spot("d=2")))]
+    monkeypatch.setitem(datasets.FOLDER_READERS, "sdi", lambda *_: (records, ["d", "d=1", "d=2"]))
+    options = {"classes": ("d",), "class_map": ("d=2=d",), "select": True, "val_fraction": 0}
+    found, names = load_records("sdi", tmp_path, "train", **options)
+    assert names.left_out == ("d=1",) and [box.label for box in found[0].boxes] == ["d", "d"]
+
+
 @pytest.mark.parametrize("mode", ["ade20k", "celeba"])
 def test_label_maps_have_no_tags_to_map(tmp_path, mode):
     with pytest.raises(ValueError, match=f"--class_map a=b: --dataset_mode {mode} has none"):
