@@ -87,6 +87,8 @@ def load_records(
         report(data_dir, found, on_bad_data)
     else:
         problems += found
+    if select:
+        tags.warn_of_unknown(records, drawn, class_map)
     records, drawn = tags.apply_map(records, drawn, class_map)
 
     left_out: tuple[str, ...] = ()

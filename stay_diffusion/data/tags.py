@@ -43,15 +43,25 @@ def apply_map(
     return mapped, list(dict.fromkeys(name for tag in tags if (name := names.get(tag, tag))))
 
 
+def warn_of_unknown(records: Iterable[ImageRecord], tags: Sequence[str], class_map: Sequence[str]) -> None:
+    """One warning for tags in `class_map` that data, not yet mapped, do not have: mistyped ones would do nothing."""
+    known = dict.fromkeys([*tags, *(box.label for record in records for box in record.boxes)])
+    known |= dict.fromkeys(record.product for record in records if record.product)
+    if unknown := [tag for tag in read_map(class_map) if tag not in known]:
+        logger.warning("--class_map: no such tags: %s; tags: %s", ", ".join(unknown), ", ".join(known) or "none")
+
+
 def others(
     records: Iterable[ImageRecord], tags: Sequence[str], classes: Sequence[str], products: Sequence[str]
 ) -> tuple[str, ...]:
     """The names of data, products still boxes, that are neither `classes` nor `products`.
 
-    Raises AnnotationError for a class that the data do not have.
+    Raises AnnotationError for a class that the data do not have, or that is there twice.
     """
     known = dict.fromkeys([*tags, *(box.label for record in records for box in record.boxes)])
-    for name in classes:
+    for i, name in enumerate(classes):
+        if name in classes[:i]:
+            raise AnnotationError(f"--classes {','.join(classes)}: has {name!r} twice")
         if name not in known:
             raise AnnotationError(f"--classes {name}: no such tag; tags: {', '.join(known) or 'none'}")
     return tuple(name for name in known if name not in classes and name not in products)

@@ -71,6 +71,21 @@ def test_a_selected_class_that_the_data_lack_is_an_error_with_their_tags(load):
         load(classes=("stop",), select=True)
 
 
+def test_a_class_selected_twice_is_an_error(load):
+    with pytest.raises(AnnotationError, match=r"--classes spot,dent,spot: has 'spot' twice"):
+        load(classes=("spot", "dent", "spot"), select=True)
+
+
+def test_tags_of_the_map_that_new_data_lack_are_named_in_a_warning(load, caplog):
+    load(class_map=("scrach=", "dent=mark", "A=steel"), select=True)
+    assert "--class_map: no such tags: scrach; tags: spot, scratch, dent, A" in caplog.text
+
+
+def test_tags_of_the_map_that_later_data_lack_are_no_fault(load, caplog):
+    load(class_map=("scrach=",))
+    assert not caplog.text
+
+
 def test_a_tag_is_read_as_another_name_and_two_tags_become_one_class(load):
     records, names = load(class_map=("scratch=mark", "dent=mark"))
     assert names.classes == ("spot", "mark") and labels(records) == {"spot", "mark"}
