@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stay_diffusion.data.annotations import AnnotationError, EmptySplit, ImageRecord
+from stay_diffusion.data.formats.files import composed
 
 logger = logging.getLogger("stay_diffusion.data")
 
@@ -54,7 +55,7 @@ def list_of(id_list: str, split: str) -> Path | None:
 
 
 def listed(records: Sequence[ImageRecord], file: Path) -> list[ImageRecord]:
-    """The records that a file names, by stem, file name or the end of their path; one per line, or a JSON list.
+    """The records that a file names, by the end of their path, with suffix or without; one per line, or a JSON list.
 
     Names without a picture are counted in a warning: the list may be of other splits too. Raises EmptySplit where no
     name has a picture, AnnotationError where the file cannot be read.
@@ -63,9 +64,9 @@ def listed(records: Sequence[ImageRecord], file: Path) -> list[ImageRecord]:
     found: set[str] = set()
     kept = []
     for record in records:
-        parts = record.path.parts
-        ends = ("/".join(parts[start:]) for start in range(len(parts)))
-        names = [name for name in (record.stem, *ends) if name in wanted]
+        forms = (Path(composed(str(path))).parts for path in (record.path, record.path.with_suffix("")))
+        ends = ("/".join(parts[start:]) for parts in forms for start in range(len(parts)))
+        names = [name for name in ends if name in wanted]
         found.update(names)
         if names:
             kept.append(record)
@@ -85,7 +86,7 @@ def _read_list(file: Path) -> dict[str, None]:
         entries = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
     except (OSError, ValueError, RecursionError) as error:
         raise AnnotationError(f"--id_list {file}: cannot be read as a list of names ({error})") from error
-    return dict.fromkeys(str(entry).strip().removeprefix("./") for entry in entries if str(entry).strip())
+    return dict.fromkeys(composed(str(entry).strip().removeprefix("./")) for entry in entries if str(entry).strip())
 
 
 def _candidates(data_dir: Path, split: str) -> list[Path]:

@@ -132,9 +132,9 @@ def test_label_maps_have_no_tags_to_map(tmp_path, mode):
         load_records(mode, tmp_path, "train", class_map=("a=b",))
 
 
-@pytest.mark.parametrize("name", ["p3", "p3.png", "b/p3.png", "./b/p3.png"])
+@pytest.mark.parametrize("name", ["p3", "p3.png", "b/p3.png", "./b/p3.png", "b/p3"])
 @pytest.mark.parametrize("form", ["{}\np4\n\n", "\ufeff{}\r\n p4 \r\n", '["{}", "p4"]'])
-def test_a_list_names_pictures_by_stem_by_name_or_by_the_end_of_their_path(load, tmp_path, name, form):
+def test_a_list_names_pictures_by_the_end_of_their_path_with_suffix_or_without(load, tmp_path, name, form):
     file = write(tmp_path / "list.txt", form.replace("{}", name))
     assert [record.stem for record in load(id_list=file)[0]] == ["p3", "p4"]
 
@@ -143,6 +143,12 @@ def test_a_name_in_a_list_stands_for_nothing_but_itself(load, tmp_path):
     for name in ("3", "a/p3.png", "p", "P3"):
         with pytest.raises(EmptySplit, match="none of its 1 names"):
             load(id_list=write(tmp_path / "list.txt", name))
+
+
+@pytest.mark.parametrize(("disk", "line"), [("Pru\u0308f", "Pr\u00fcf"), ("Pr\u00fcf", "cam/Pru\u0308f.png")])
+def test_a_name_in_a_list_is_found_however_a_computer_writes_its_umlauts(tmp_path, disk, line):
+    records = [ImageRecord(tmp_path / f"cam/{disk}.png", 1, 1)]
+    assert listed(records, Path(write(tmp_path / "list.txt", line))) == records
 
 
 def test_numbers_in_a_json_list_are_names(tmp_path):
