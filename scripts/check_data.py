@@ -49,8 +49,9 @@ def main() -> int:
     report = {"images_kept": 0, "boxes_kept": 0, "problems": [], "classes": {}, "splits": {}}
     data = run.data
     for split in ("train", "val"):
+        of_split: list[Problem] = []
         try:
-            records, vocabulary = factory.read_split(data, split, problems, select=data is run.data)
+            records, vocabulary = factory.read_split(data, split, of_split, select=data is run.data)
         except EmptySplit as error:
             print(f"{split}: {error}")
             continue
@@ -59,7 +60,9 @@ def main() -> int:
             return 2
         # The validation split is read in the training split's names, as training reads it.
         data = factory.with_names(data, vocabulary)
-        kept = usable(records, problems, decode=True, value_range=data.black_and_white)
+        kept = usable(records, of_split, decode=True, value_range=data.black_and_white)
+        # Where the folder of both is one, its annotations were read twice.
+        problems += (Counter(of_split) - Counter(problems)).elements()
         found = statistics(kept, vocabulary, run.model.image_size, not run.model.no_instance)
         show_split(split, found, len(records), vocabulary, run.model.image_size)
         report["images_kept"] += found.images

@@ -76,6 +76,15 @@ def test_a_broken_box_is_a_problem_and_the_picture_stays(run_script, folder, tmp
     assert report["problems"][0]["action"] == "box skipped"
 
 
+def test_what_is_wrong_with_a_folder_of_both_splits_is_counted_once(run_script, folder, tmp_path):
+    project = json.loads((folder / "x-export.json").read_text())
+    for asset in list(project["assets"].values())[:2]:
+        asset["regions"][0]["boundingBox"]["width"], asset["regions"][0]["points"] = 0, []
+    (folder / "x-export.json").write_text(json.dumps(project))
+    report, _ = checked(run_script, folder, tmp_path, 1, "--val_fraction", 0.5)
+    assert set(report["splits"]) == {"train", "val"} and len(report["problems"]) == 2
+
+
 def test_nothing_usable_ends_with_2(run_script, folder, tmp_path):
     ended = run_script(CHECK, "--data_dir", tmp_path / "nowhere", code=2)
     assert "no such folder" in ended.output
