@@ -45,13 +45,13 @@ def main() -> int:
     from stay_diffusion.data.problems import LEFT_OUT, Problem
 
     # Every split that there is
-    problems: list[Problem] = []
+    found_wrong: dict[str, list[Problem]] = {}
     report = {"images_kept": 0, "boxes_kept": 0, "problems": [], "classes": {}, "splits": {}}
     data = run.data
     for split in ("train", "val"):
-        of_split: list[Problem] = []
+        found_wrong[split] = []
         try:
-            records, vocabulary = factory.read_split(data, split, of_split, select=data is run.data)
+            records, vocabulary = factory.read_split(data, split, found_wrong[split], select=data is run.data)
         except EmptySplit as error:
             print(f"{split}: {error}")
             continue
@@ -60,9 +60,7 @@ def main() -> int:
             return 2
         # The validation split is read in the training split's names, as training reads it.
         data = factory.with_names(data, vocabulary)
-        kept = usable(records, of_split, decode=True, value_range=data.black_and_white)
-        # Where the folder of both is one, its annotations were read twice.
-        problems += (Counter(of_split) - Counter(problems)).elements()
+        kept = usable(records, found_wrong[split], decode=True, value_range=data.black_and_white)
         found = statistics(kept, vocabulary, run.model.image_size, not run.model.no_instance)
         show_split(split, found, len(records), vocabulary, run.model.image_size)
         report["images_kept"] += found.images
@@ -77,7 +75,8 @@ def main() -> int:
             "under_2_pixels": found.tiny,
         }
 
-    # What is wrong with them
+    # What is wrong with them, once: where one folder holds both splits, its annotations were read twice
+    problems = list((Counter(found_wrong["train"]) | Counter(found_wrong["val"])).elements())
     report["problems"] = [asdict(problem) for problem in problems]
     show_problems(problems)
     if run.check.json:
@@ -114,4 +113,4 @@ def show_problems(problems: list) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, continues=False)
+    run_command(main, continues=False, failure=2)

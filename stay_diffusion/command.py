@@ -9,8 +9,8 @@ from typing import NoReturn
 from . import distributed
 
 
-def run_command(main: Callable[[], int | None], continues: bool = True) -> NoReturn:
-    """Exits with what `main` returns; with 1 and one line after an error of the user's, with 130 after Ctrl-C.
+def run_command(main: Callable[[], int | None], continues: bool = True, failure: int = 1) -> NoReturn:
+    """Exits with what `main` returns; with `failure` and one line after an error of the user's, with 130 after Ctrl-C.
 
     `continues` says whether the same command again takes up what was done.
     """
@@ -20,9 +20,9 @@ def run_command(main: Callable[[], int | None], continues: bool = True) -> NoRet
         distributed.leave()
         sys.exit(code)
     except ModuleNotFoundError as error:
-        _end_with(f"{error.name} is not installed; for the evaluations: pip install 'stay-diffusion[eval]'")
+        _end_with(f"{error.name} is not installed; for the evaluations: pip install 'stay-diffusion[eval]'", failure)
     except (ValueError, FloatingPointError, OSError) as error:
-        _end_with(str(error))
+        _end_with(str(error), failure)
     except KeyboardInterrupt:
         print("interrupted" + "; the same command continues" * continues, file=sys.stderr)
         sys.exit(130)
@@ -31,6 +31,6 @@ def run_command(main: Callable[[], int | None], continues: bool = True) -> NoRet
         sys.exit(1)
 
 
-def _end_with(message: str) -> NoReturn:
+def _end_with(message: str, code: int) -> NoReturn:
     distributed.fail(message, lambda: print(f"error: {message}", file=sys.stderr, flush=True))
-    sys.exit(1)
+    sys.exit(code)

@@ -94,6 +94,14 @@ def test_nothing_usable_ends_with_2(run_script, folder, tmp_path):
     assert report["images_kept"] == 0 and len(report["problems"]) == 12
 
 
+@pytest.mark.parametrize(
+    "words", [("--value_range", "5"), ("--config", "nowhere.json"), ("--json", "/dev/null/x.json")]
+)
+def test_what_cannot_be_checked_ends_with_2_and_not_as_if_it_were_usable(run_script, folder, words):
+    last = run_script(CHECK, "--data_dir", folder, *words, code=2).output.splitlines()[-1]
+    assert last.startswith("error: ") and words[1] in last
+
+
 def test_training_refuses_by_default_what_the_check_finds_and_names_it(run_script, folder, tiny_network, tmp_path):
     Image.new("L", (10, 10)).save(folder / "p05.png")
     words = [*tiny_network, "--data_dir", folder, "--logdir", tmp_path / "run", "--max_steps", 1, "--val_fraction", 0]
