@@ -39,9 +39,10 @@ def main() -> int:
         print(dump(run), end="")
         return 0
 
-    from stay_diffusion import factory
+    from stay_diffusion import factory, storage
     from stay_diffusion.sampling.browse import spread
 
+    storage.check_writable_here("out", run.browse.out)
     options, folder = run.browse, Path(run.browse.out).resolve()
     if folder.is_relative_to(data_dir := Path(run.data.data_dir or "none").resolve()):
         raise ValueError(f"--out {folder}: lies in --data_dir {data_dir}; what is drawn there would become data")

@@ -38,11 +38,13 @@ def main() -> int:
         print(dump(run), end="")
         return 0
 
-    from stay_diffusion import factory
+    from stay_diffusion import factory, storage
     from stay_diffusion.checkpoint import atomic_write
     from stay_diffusion.data.annotations import EmptySplit
     from stay_diffusion.data.checks import statistics, usable
     from stay_diffusion.data.problems import LEFT_OUT, Problem
+
+    storage.check_writable_here("json", run.check.json)
 
     # Every split that there is
     found_wrong: dict[str, list[Problem]] = {}

@@ -10,7 +10,7 @@ from stay_diffusion.command import run_command
 from stay_diffusion.config import RunConfig, SampleConfig, SampleRun
 from stay_diffusion.distributed import join, wait_for_all
 from stay_diffusion.flags import dump, parse
-from stay_diffusion.storage import is_remote
+from stay_diffusion.storage import check_writable_here, is_remote
 
 
 def main() -> int:
@@ -126,6 +126,7 @@ def settled(run: SampleRun, given: dict):
         raise ValueError("--model_path: needed, the weights to sample from")
     if is_remote(sample.model_path) and not sample.results_path:
         raise ValueError(f"--results_path: needed, as --model_path {sample.model_path} is not a folder to write to")
+    check_writable_here("results_path", sample.results_path)
     if sample.is_train:
         if given.get("layouts", "train") != "train":
             raise ValueError(f"--is_train True contradicts --layouts {sample.layouts}")

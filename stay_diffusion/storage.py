@@ -44,6 +44,12 @@ def is_remote(name: str) -> bool:
     return "://" in str(name)
 
 
+def check_writable_here(flag: str, name: str) -> None:
+    """ValueError for a URL where only a place on this machine can be written to."""
+    if is_remote(name):
+        raise ValueError(f"--{flag} {name}: needs a place on this machine")
+
+
 def local(name: str) -> Path:
     """The path itself, or of a URL, file or folder, its copy on this machine, brought up to date.
 

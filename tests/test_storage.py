@@ -212,3 +212,18 @@ def test_a_store_that_fails_during_training_costs_nothing_but_a_warning(run_scri
     ended = run_script("scripts/image_train.py", *words, prelude=prelude, environment=environment)
     assert "near://run: cannot be written: quota exceeded; kept in" in ended.output and "finished" in ended.output
     assert list((tmp_path / "cache").rglob("state000001.pt"))
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("check_data", ["--json"]),
+        ("browse_data", ["--out"]),
+        ("image_sample", ["--model_path", "model.pt", "--results_path"]),
+    ],
+)
+def test_what_is_written_on_this_machine_only_is_not_given_an_address(run_script, tiny_data, tmp_path, script, words):
+    words = ["--data_dir", tiny_data, *words, "gs://bucket/x"]
+    last = run_script(f"scripts/{script}.py", *words, code=1 + (script == "check_data"), cwd=tmp_path).output
+    assert f"{words[-2]} gs://bucket/x: needs a place on this machine" in last.splitlines()[-1]
+    assert not any(tmp_path.glob("gs*"))
