@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stay_diffusion.command import run_command
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig, TrainConfig, option
+from stay_diffusion.data.problems import Problem
 from stay_diffusion.flags import dump, parse
 
 SHEET_IMAGES = 256  # at most, on the contact sheet
@@ -47,19 +48,24 @@ def main() -> int:
     if folder.is_relative_to(data_dir := Path(run.data.data_dir or "none").resolve()):
         raise ValueError(f"--out {folder}: lies in --data_dir {data_dir}; what is drawn there would become data")
     run.model.check()
-    config, records = read(RunConfig(run.data, run.model, train=TrainConfig(seed=options.seed)), options.split)
+    config = RunConfig(run.data, run.model, train=TrainConfig(seed=options.seed))
+    left_out: list[Problem] = []
+    config, records = read(config, options.split, left_out)
     dataset = factory.build_dataset(records, config, augment=options.split == "train")
     chosen = spread(len(records), options.num_images, options.seed)
     print(f"{options.split}: {len(chosen)} of {len(records)} pictures, {options.epochs} times each", flush=True)
     if switches["dry_run"]:
         print(f"would be written: {folder / 'index.html'} and {folder / 'contact_sheet.png'}")
         return 0
-    draw(dataset, chosen, config, options, folder)
+    draw(dataset, chosen, config, options, folder, left_out)
     return 0
 
 
-def read(config: RunConfig, split: str):
-    """The configuration with the names of the training split, in which training reads both, and the split's records."""
+def read(config: RunConfig, split: str, left_out: list[Problem]):
+    """The configuration with the names of the training split, in which training reads both, and the split's records.
+
+    Pictures that cannot be read and are skipped are added to `left_out`.
+    """
     from stay_diffusion import factory
     from stay_diffusion.data.annotations import EmptySplit
 
@@ -71,40 +77,39 @@ def read(config: RunConfig, split: str):
         except EmptySplit as error:
             logging.warning("%s: the names are those of the validation split", error)
     records, vocabulary = factory.read_split(config.data, split, select=not named)
-    return factory.with_vocabulary(config, vocabulary), factory.with_readable_pictures(records, config.data)
+    return factory.with_vocabulary(config, vocabulary), factory.with_readable_pictures(records, config.data, left_out)
 
 
-def draw(dataset, chosen: list[int], config: RunConfig, options: BrowseConfig, folder: Path) -> None:
+def draw(
+    dataset,
+    chosen: list[int],
+    config: RunConfig,
+    options: BrowseConfig,
+    folder: Path,
+    left_out: list[Problem],
+) -> None:
     """Writes the pictures as they are read, then the page and the contact sheet, and says what is in them."""
     from stay_diffusion.checkpoint import atomic_write
-    from stay_diffusion.data.checks import picture_problem
     from stay_diffusion.data.loader import collate
     from stay_diffusion.sampling import browse, browse_page
     from stay_diffusion.sampling.training_preview import draw_batch
 
     data_dir = Path(config.data.data_dir)
+
+    def name_of(path: Path) -> str:
+        path = path.parent.resolve() / path.name  # as data_dir is, but a link keeps its name
+        return path.relative_to(data_dir).as_posix() if path.is_relative_to(data_dir) else path.name
+
     browse_page.clear(folder)
-    entries, sheet, left_out = [], [], []
+    entries, sheet = [], []
     for index in chosen:
-        record = dataset.records[index]
-        inside = record.path.is_relative_to(data_dir)
-        name = record.path.relative_to(data_dir).as_posix() if inside else record.path.name
-        try:
-            entry, samples, original = browse.look(dataset, index, options.epochs, name)
-        except ValueError:
-            skips, value_range = config.data.on_bad_data == "skip", config.data.black_and_white
-            problem = picture_problem(record, decode=True, value_range=value_range) if skips else None
-            if problem is None:
-                raise
-            logging.warning("%s: %s: %s", problem.file, problem.kind, problem.detail)
-            left_out.append(replace(problem, file=name))
-            continue
+        name = name_of(dataset.records[index].path)
+        entry, samples, original = browse.look(dataset, index, options.epochs, name)
         browse_page.save_pictures(folder, entry, samples, original, dataset)
         entries.append(entry)
         sheet += samples[: SHEET_IMAGES - len(sheet)]
-    if not entries:
-        raise ValueError(f"{data_dir}: none of the {len(chosen)} chosen pictures can be read")
 
+    left_out = [replace(problem, file=name_of(Path(problem.file))) for problem in left_out]
     of = f"{len(entries)} of {len(dataset)} pictures"
     page = browse_page.page(entries, dataset, f"{data_dir.name}, {options.split}", facts(of, config, options), left_out)
     # File names need not be UTF-8.

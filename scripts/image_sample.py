@@ -113,6 +113,8 @@ def wanted(sample: SampleConfig, config: RunConfig) -> tuple[list, int]:
         available = from_file(Path(sample.layouts), vocabulary)
     elif config.data.data_dir or config.model.layout_kind:
         records, _ = factory.read_split(config.data, sample.layouts)
+        if config.data.on_bad_data == "skip":
+            records = factory.with_readable_pictures(records, config.data)
         available = from_dataset(factory.build_dataset(records, config, augment=False), sample.num_samples)
     else:
         available = from_nothing(sample.num_samples, vocabulary, sample.seed)

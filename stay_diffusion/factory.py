@@ -6,7 +6,7 @@ from pathlib import Path
 from . import storage
 from .checkpoint import config_beside, load_weights
 from .config import DataConfig, DiffusionConfig, RunConfig
-from .data.annotations import ImageRecord, Vocabulary
+from .data.annotations import EmptySplit, ImageRecord, Vocabulary
 from .data.checks import usable
 from .data.codings import CODINGS
 from .data.datasets import load_records, report
@@ -83,14 +83,22 @@ def _local_list(id_list: str) -> str:
     return str(storage.copy_of(id_list))
 
 
-def with_readable_pictures(records: list[ImageRecord], data: DataConfig) -> list[ImageRecord]:
-    """The records whose pictures are there, readable by their headers and of the annotated size.
+def with_readable_pictures(
+    records: list[ImageRecord], data: DataConfig, problems: list[Problem] | None = None
+) -> list[ImageRecord]:
+    """The records whose pictures are there, readable and of the annotated size; EmptySplit where there are none.
 
-    What is wrong with the others is treated as `data.on_bad_data` says.
+    By their headers alone, or where bad data are skipped by reading them whole, with their maps: what breaks later
+    would stop a run after all. What is wrong with the others is treated as `data.on_bad_data` says; it is added to
+    `problems` too.
     """
-    problems: list[Problem] = []
-    kept = usable(records, problems)
-    report(Path(data.data_dir), problems, data.on_bad_data)
+    found: list[Problem] = []
+    kept = usable(records, found, decode=data.on_bad_data == "skip", value_range=data.black_and_white)
+    report(Path(data.data_dir), found, data.on_bad_data)
+    if problems is not None:
+        problems += found
+    if not kept:
+        raise EmptySplit(f"{data.data_dir}: none of its {len(records)} pictures can be read")
     return kept
 
 

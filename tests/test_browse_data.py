@@ -100,6 +100,16 @@ def test_a_picture_that_cannot_be_decoded_stops_it_or_is_left_out_and_named(run_
     assert len(boxes_by_picture(page)) == 7 and "a_2.png" not in boxes_by_picture(page)
 
 
+def test_names_say_where_in_a_folder_given_relatively_pictures_lie(run_script, pictures, tmp_path):
+    (pictures / "cam 1").mkdir()
+    (pictures / "a_2.png").rename(pictures / "cam 1/a_2.png")
+    (pictures / "a_4.png").write_bytes((pictures / "a_4.png").read_bytes()[:300])
+    (pictures / "a_4.png").rename(pictures / "cam 1/a_4.png")
+    run_script(BROWSE, *of_pictures("data", "--out", "out", "--on_bad_data", "skip"), cwd=tmp_path)
+    page = (tmp_path / "out/index.html").read_text()
+    assert 'data-name="cam 1/a_2.png"' in page and "<bdi>cam 1/a_4.png</bdi>: images that cannot be read" in page
+
+
 def test_a_picture_without_a_header_is_bad_data_as_in_training(run_script, pictures, tmp_path):
     (pictures / "a_2.png").write_bytes(b"")
     words = of_pictures(pictures, "--out", tmp_path / "out")
@@ -115,7 +125,7 @@ def test_nothing_to_show_is_one_line_and_an_error(run_script, pictures, tmp_path
     for file in pictures.iterdir():
         file.write_bytes(file.read_bytes()[:300])
     last = run_script(BROWSE, *words, code=1).output.splitlines()[-1]
-    assert last == f"error: {pictures}: none of the 8 chosen pictures can be read"
+    assert last == f"error: {pictures}: none of its 8 pictures can be read"
 
 
 def test_too_many_objects_stop_it_even_where_bad_data_are_skipped(run_script, tiny_data, tmp_path):

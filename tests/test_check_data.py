@@ -111,6 +111,26 @@ def test_training_refuses_by_default_what_the_check_finds_and_names_it(run_scrip
     assert "data: 11 training" in ended.output and "images of another size than annotated" in ended.output
 
 
+def test_training_and_sampling_skip_what_the_check_would_have_skipped(run_script, folder, tiny_network, tmp_path):
+    (folder / "p03.png").write_bytes((folder / "p03.png").read_bytes()[:60])  # header and little more
+    words = [*tiny_network, "--data_dir", folder, "--logdir", tmp_path / "run", "--batch_size", 11, "--max_steps", 1]
+    words += ["--val_fraction", 0, "--val_interval", 0, "--preview_interval", 0]
+    assert "p03.png" in run_script(TRAIN, *words, "--batch_size", 12, code=1).output.splitlines()[-1]
+    ended = run_script(TRAIN, *words, "--on_bad_data", "skip")
+    assert "data: 11 training" in ended.output and "1 times images that cannot be read: image skipped" in ended.output
+    words = ["--model_path", tmp_path / "run/model.pt", "--layouts", "train", "--num_steps", 1]
+    assert "11 images from 11 layouts" in run_script("scripts/image_sample.py", *words).output
+
+
+def test_skipped_label_maps_are_skipped_in_training(run_script, tiny_maps, tiny_network, tmp_path):
+    folder = shutil.copytree(tiny_maps, tmp_path / "maps")
+    broken = sorted((folder / "annotations/training").iterdir())[0]
+    Image.fromarray(np.full((40, 48), 200, dtype=np.uint8)).save(broken)
+    words = [*tiny_network, "--data_dir", folder, "--dataset_mode", "ade20k", "--logdir", tmp_path / "run"]
+    ended = run_script(TRAIN, *words, "--max_steps", 2, "--batch_size", 3, "--on_bad_data", "skip")
+    assert "data: 3 training" in ended.output and broken.name in ended.output
+
+
 def test_label_maps_are_read_whole(run_script, tiny_maps, tmp_path):
     folder = shutil.copytree(tiny_maps, tmp_path / "maps")
     broken = sorted((folder / "annotations/training").iterdir())[0]
