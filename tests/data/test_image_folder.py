@@ -95,3 +95,14 @@ def test_linked_folders_are_followed_once_and_hidden_files_are_left_out(tmp_path
     (real / ".thumbnails").mkdir()
     Image.new("L", (4, 4)).save(real / ".thumbnails/real_1.png")
     assert [path.name for path in find_pictures(real)] == ["elsewhere_1.png", "real_1.png"]
+
+
+def test_pictures_of_formats_that_are_not_read_are_named_and_stop_nothing(folder):
+    root, problems = folder("a_1.png", "b/2.gif"), []
+    (root / "b_3.HEIC").touch()
+    records, _ = image_folder.read(root, None, problems)
+    assert [record.path.name for record in records] == ["a_1.png"]
+    assert [(Path(problem.file).name, problem.action) for problem in problems] == [
+        ("2.gif", "left out"),
+        ("b_3.HEIC", "left out"),
+    ]
