@@ -1,6 +1,7 @@
 """Options as flags and as JSON: the flat guided-diffusion names on both sides, the dataclasses of config.py between."""
 
 import argparse
+import csv
 import dataclasses
 import difflib
 import json
@@ -159,7 +160,7 @@ def _reader(f):
     if isinstance(f.default, bool):
         return _boolean
     if isinstance(f.default, tuple):
-        return lambda text: tuple(word.strip() for word in text.split(",") if word.strip())
+        return _words
     return type(f.default)
 
 
@@ -169,12 +170,21 @@ def _boolean(text: str) -> bool:
     return text.lower()[0] in "t1y"
 
 
+def _words(text: str) -> tuple[str, ...]:
+    """a,b as two words; of names with commas, as in CSV files: "a, b",c."""
+    line = " ".join(text.splitlines())
+    return tuple(word.strip() for word in next(csv.reader([line], skipinitialspace=True), ()) if word.strip())
+
+
 def _describe(f) -> str:
     return {bool: "bool", int: "int", float: "float", tuple: "a,b,..."}.get(type(f.default), "str")
 
 
 def text(value) -> str:
-    return ",".join(value) if isinstance(value, tuple | list) else str(value)
+    """As it would be typed."""
+    if not isinstance(value, tuple | list):
+        return str(value)
+    return ",".join(f'"{word}"' if "," in word else word for word in value)
 
 
 def _listed(values) -> str:

@@ -126,6 +126,22 @@ def test_a_mistyped_flag_is_named_in_one_line(arguments, told, capsys):
     assert stopped.value.code == 2 and told in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ("a, b ,c", ("a", "b", "c")),
+        ('"Dust, fibres", b', ("Dust, fibres", "b")),
+        ('5" pipe', ('5" pipe',)),
+        ("a\n,b", ("a", "b")),
+        ("", ()),
+    ],
+)
+def test_names_with_commas_are_quoted(typed, names):
+    run, _, _ = flags.parse(RunConfig, "", ["--classes", typed])
+    assert run.data.classes == names
+    assert flags.parse(RunConfig, "", ["--classes", flags.text(names)])[0].data.classes == names
+
+
 def test_a_blank_argument_is_dropped_with_a_note(capsys):
     run, _, _ = flags.parse(RunConfig, "", ["--lr", "0.5", " ", "--seed", "3", ""])
     assert (run.train.lr, run.train.seed) == (0.5, 3)
