@@ -88,7 +88,7 @@ def load_records(
     else:
         problems += found
     if select:
-        tags.warn_of_unknown(records, drawn, class_map)
+        tags.warn_of_unknown(records, drawn, class_map, split)
     records, drawn = tags.apply_map(records, drawn, class_map)
 
     left_out: tuple[str, ...] = ()

@@ -43,12 +43,13 @@ def apply_map(
     return mapped, list(dict.fromkeys(name for tag in tags if (name := names.get(tag, tag))))
 
 
-def warn_of_unknown(records: Iterable[ImageRecord], tags: Sequence[str], class_map: Sequence[str]) -> None:
+def warn_of_unknown(records: Iterable[ImageRecord], tags: Sequence[str], class_map: Sequence[str], split: str) -> None:
     """One warning for tags in `class_map` that data, not yet mapped, do not have: mistyped ones would do nothing."""
     known = dict.fromkeys([*tags, *(box.label for record in records for box in record.boxes)])
     known |= dict.fromkeys(record.product for record in records if record.product)
     if unknown := [tag for tag in read_map(class_map) if tag not in known]:
-        logger.warning("--class_map: no such tags: %s; tags: %s", ", ".join(unknown), ", ".join(known) or "none")
+        names, there = ", ".join(unknown), ", ".join(known) or "none"
+        logger.warning("--class_map: the %s split has no tags %s; it has %s", split, names, there)
 
 
 def others(

@@ -78,7 +78,7 @@ def test_a_class_selected_twice_is_an_error(load):
 
 def test_tags_of_the_map_that_new_data_lack_are_named_in_a_warning(load, caplog):
     load(class_map=("scrach=", "dent=mark", "A=steel"), select=True)
-    assert "--class_map: no such tags: scrach; tags: spot, scratch, dent, A" in caplog.text
+    assert "--class_map: the train split has no tags scrach; it has spot, scratch, dent, A" in caplog.text
 
 
 def test_tags_of_the_map_that_later_data_lack_are_no_fault(load, caplog):
