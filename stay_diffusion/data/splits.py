@@ -50,8 +50,15 @@ def held_out(records: Sequence[ImageRecord], split: str, val_fraction: float) ->
 
 
 def list_of(id_list: str, split: str) -> Path | None:
-    """The file that lists a split's pictures, or those of both."""
-    return Path(id_list.replace(PLACE, split)) if id_list else None
+    """The file that lists a split's pictures, or those of both; AnnotationError for a name in the lists of both."""
+    if not id_list:
+        return None
+    train, val = (Path(id_list.replace(PLACE, name)) for name in FOLDERS)
+    if train != val and train.exists() and val.exists():
+        twice = _read_list(train).keys() & _read_list(val).keys()
+        if twice:
+            raise AnnotationError(f"--id_list {id_list}: {min(twice)} is in both lists ({len(twice)} such names)")
+    return train if split == "train" else val
 
 
 def listed(records: Sequence[ImageRecord], file: Path) -> list[ImageRecord]:

@@ -164,6 +164,13 @@ def test_a_list_for_each_split_makes_the_splits(load, tmp_path):
     assert [record.stem for record in load("val", **options)[0]] == ["p5"]
 
 
+def test_a_name_in_the_lists_of_both_splits_is_an_error(load, tmp_path):
+    write(tmp_path / "train.txt", "p1\np2\np3")
+    write(tmp_path / "val.txt", "p5\np3\np2")
+    with pytest.raises(AnnotationError, match=r"--id_list .*\{split\}\.txt: p2 is in both lists \(2 such names\)"):
+        load("val", id_list=str(tmp_path / "{split}.txt"))
+
+
 def test_one_list_restricts_both_splits_and_their_vocabulary_is_that_of_all(load, tmp_path):
     file = write(tmp_path / "list.txt", "\n".join(f"p{i}" for i in range(5)))
     (train, names), (val, _) = (load(split, id_list=file, val_fraction=0.5) for split in ("train", "val"))
