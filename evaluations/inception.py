@@ -1,5 +1,6 @@
 """What FID sees of a picture: the Inception network, where its weights are, and images batched and resized for it."""
 
+import argparse
 import io
 import itertools
 import socket
@@ -13,6 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stay_diffusion.data.images import read_image, to_pil, to_tensor
+from stay_diffusion.distributed import gather_shares
+from stay_diffusion.launchers import World
 from stay_diffusion.torchvision_cpu import import_torchvision
 
 FEATURES = 2048  # pool3; with fewer images the covariance is singular and the distance biased upwards
@@ -65,6 +68,30 @@ def find_weights(given: Path | None, download: bool) -> Path:
     except (OSError, RuntimeError) as error:
         raise ValueError(f"--download: {WEIGHTS_URL} could not be fetched into {cache}: {error}") from error
     return candidates[0]
+
+
+def extract(
+    network: nn.Module, items: Sequence[Item], args: argparse.Namespace, world: World, name: str
+) -> list[tuple[str, NDArray[np.float32]]]:
+    """(size WxH, features (B, D)) of all items in their order, batch by batch, on every process.
+
+    Batches are cut at the same items however many processes share them, in turn: features can differ in the last bit
+    with their batch.
+    """
+    from tqdm import tqdm
+
+    own: dict[int, list[tuple[str, NDArray[np.float32]]]] = {}  # by the first item of a batch
+    starts = range(0, len(items), args.batch_size)[world.rank :: world.size]
+    total = sum(len(items[start : start + args.batch_size]) for start in starts)
+    quiet = None if world.is_main else True  # None: unless it is a terminal
+    with torch.inference_mode(), tqdm(total=total, desc=name, disable=quiet) as progress:
+        for start in starts:
+            own[start] = []
+            for batch in batches(items[start : start + args.batch_size], args.batch_size, args.image_size):
+                features = PROTOCOLS[args.compat](network, batch.to(args.device)).cpu().numpy()
+                own[start].append((f"{batch.shape[3]}x{batch.shape[2]}", features))
+                progress.update(len(batch))
+    return list(itertools.chain(*gather_shares(name, own)))
 
 
 def batches(items: Sequence[Item], batch_size: int, image_size: int | None) -> Iterator[Tensor]:

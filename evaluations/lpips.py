@@ -1,21 +1,21 @@
 """Diversity of generated images: the LPIPS between same-named images of several runs; higher is more diverse.
 
 python evaluations/lpips.py GENERATED_IMAGES_DIR
+
+Several processes (mpiexec, torchrun, srun) share the file names; the number is the same to the last bit.
 """
 
 import argparse
-import importlib
 import itertools
 import json
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
+from lpips_network import BACKBONES, find_backbone, import_lpips, load_model
 from PIL import Image
 from torch import Tensor, nn
 
@@ -23,10 +23,9 @@ from stay_diffusion.checkpoint import sha256
 from stay_diffusion.command import run_command
 from stay_diffusion.data.images import IMAGE_SUFFIXES, read_image, to_tensor
 from stay_diffusion.device import pick_device
-from stay_diffusion.torchvision_cpu import import_torchvision
+from stay_diffusion.distributed import gather_shares, join, start_group
+from stay_diffusion.launchers import ALONE, World
 
-# torchvision's builder and the enum of its ImageNet weights, for each backbone the lpips package knows.
-BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 SDM_SIZE = 299
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IDENTICAL = 1e-8  # not 0: one image's features can differ in the last bit with its place in the batch
@@ -35,6 +34,9 @@ NAMES_SHOWN = 5
 
 def main() -> None:
     args = parse_arguments()
+    world = join(args.dist_timeout)
+    args.device = pick_device(args.device, world)
+    start_group(world, torch.device("cpu"), args.dist_timeout)  # distances meet in the processes' own memory
     runs = [run for folder in args.folders for run in find_runs(folder)]
     if len(runs) < 2:
         raise ValueError(
@@ -49,7 +51,9 @@ def main() -> None:
     linear = args.weights or Path(package.__file__).parent / "weights" / "v0.1" / f"{args.net}.pth"
     backbone = find_backbone(args.net, args.backbone_weights)
     model = load_model(args.net, linear, backbone).to(args.device)
-    distances = measure(model, runs, names, shared, args)
+    distances = measure(model, runs, names, shared, args, world)
+    if not world.is_main:
+        return
     result, facts = summarise(distances), protocol(runs, names, linear, backbone, args)
     print(
         f"LPIPS: {result['lpips']:.4f}", *(f"  {k}: {v}" for k, v in (result | facts).items() if k != "lpips"), sep="\n"
@@ -58,19 +62,6 @@ def main() -> None:
         print(f"warning: {caution}", file=sys.stderr)
     if args.json:
         args.json.write_text(json.dumps(result | {"protocol": facts}, indent=2) + "\n")
-
-
-def import_lpips() -> ModuleType:
-    """The lpips package, not this file, whose folder Python puts first on sys.path when it runs as a script."""
-    import_torchvision()
-    here, before = Path(__file__).resolve(), sys.path[:]
-    if getattr(sys.modules.get("lpips"), "__file__", None) == str(here):
-        del sys.modules["lpips"]
-    sys.path[:] = [entry for entry in before if Path(entry or ".").resolve() != here.parent]
-    try:
-        return importlib.import_module("lpips")
-    finally:
-        sys.path[:] = before
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -95,40 +86,6 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def find_backbone(net: str, given: Path | None) -> Path:
-    """The ImageNet weights given, or those in torch hub's cache, where torchvision keeps them; nothing is fetched."""
-    models = import_torchvision().models
-    url = getattr(models, BACKBONES[net]).IMAGENET1K_V1.url
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if given and not given.is_file():
-        raise ValueError(f"--backbone_weights {given}: no such file")
-    if not given and not cached.is_file():
-        raise ValueError(
-            f"ImageNet weights {cached.name} are not in {cached.parent}: download {url} there "
-            "(on any machine, then copy) or name a copy with --backbone_weights FILE"
-        )
-    return given or cached
-
-
-def load_model(net: str, linear: Path, backbone: Path) -> nn.Module:
-    """The lpips package's LPIPS v0.1 with these files' weights; neither is fetched nor unpickled."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision in a way that it deprecates
-        model = import_lpips().LPIPS(net=net, pnet_rand=True, pretrained=False, verbose=False)
-    _load(model.net, backbone, lambda key: f"features.{key.partition('.')[2]}")  # slice2.3.bias is features.3.bias
-    _load(model.lins, linear, lambda key: f"lin{key}")
-    return model.requires_grad_(False)
-
-
-def _load(module: nn.Module, path: Path, stored_name) -> None:
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict({key: stored[stored_name(key)] for key in module.state_dict()})
-    except Exception as error:  # of many types, over many lines
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise ValueError(f"{path}: not these weights of LPIPS: {reason}") from error
-
-
 def prepare(path: Path, image_size: int, compat: str | None) -> Tensor:
     """(3, S, S): in [-1, 1], or as SDM's script hands it over: resized twice and normalised for ImageNet."""
     image = read_image(path, channels=3).resize((image_size, image_size), Image.Resampling.BILINEAR)
@@ -150,22 +107,39 @@ def distance(model: nn.Module, one: Sequence[Tensor], other: Sequence[Tensor]) -
 
 
 def measure(
-    model: nn.Module, runs: Sequence[Path], names: Sequence[set[str]], shared: Sequence[str], args: argparse.Namespace
+    model: nn.Module,
+    runs: Sequence[Path],
+    names: Sequence[set[str]],
+    shared: Sequence[str],
+    args: argparse.Namespace,
+    world: World = ALONE,
 ) -> dict[tuple[int, int], list[float]]:
-    """The distances of the same-named images of every pair of runs (indices, the lower one first)."""
+    """The distances of the same-named images of every pair of runs (indices, the lower one first), in their order."""
     from tqdm import tqdm
 
-    distances: dict[tuple[int, int], list[float]] = {}
+    own: dict[int, dict[tuple[int, int], float]] = {}  # by the number of a name
+    quiet = None if world.is_main else True  # None: unless it is a terminal
     with torch.inference_mode():
-        for name in tqdm(shared, desc="LPIPS", disable=None):
+        for number in tqdm(range(len(shared))[world.rank :: world.size], desc="LPIPS", disable=quiet):
+            name = shared[number]
             present = [i for i, run in enumerate(names) if name in run]
             images = torch.stack([prepare(runs[i] / name, args.image_size, args.compat) for i in present])
-            embedded = embed(model, images.to(args.device))
-            for first in range(len(present) - 1):
-                one, rest = [layer[first : first + 1] for layer in embedded], [layer[first + 1 :] for layer in embedded]
-                for other, value in zip(present[first + 1 :], distance(model, one, rest).tolist(), strict=True):
-                    distances.setdefault((present[first], other), []).append(value)
+            own[number] = pairwise(model, embed(model, images.to(args.device)), present)
+    distances: dict[tuple[int, int], list[float]] = {}
+    for of_name in gather_shares("distances", own):
+        for pair, value in of_name.items():
+            distances.setdefault(pair, []).append(value)
     return distances
+
+
+def pairwise(model: nn.Module, embedded: Sequence[Tensor], present: Sequence[int]) -> dict[tuple[int, int], float]:
+    """The distances between the images of one name, which belong to the runs `present`."""
+    found = {}
+    for first in range(len(present) - 1):
+        one, rest = [layer[first : first + 1] for layer in embedded], [layer[first + 1 :] for layer in embedded]
+        for other, value in zip(present[first + 1 :], distance(model, one, rest).tolist(), strict=True):
+            found[present[first], other] = value
+    return found
 
 
 def summarise(distances: dict[tuple[int, int], list[float]]) -> dict:
@@ -226,13 +200,17 @@ def parse_arguments() -> argparse.Namespace:
         "--compat", choices=["sdm"], help=f"sdm: resized to --image_size, then {SDM_SIZE}, and normalised twice"
     )
     parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
+    parser.add_argument(
+        "--dist_timeout", type=int, default=600, metavar="S", help="seconds that processes wait for one another"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the number and its protocol to this file")
     args = parser.parse_args()
     if args.image_size < 32:
         raise ValueError(f"--image_size {args.image_size}: the network needs 32 or more")
+    if args.dist_timeout < 1:
+        raise ValueError(f"--dist_timeout {args.dist_timeout}: must be 1 or more")
     if args.json and not args.json.resolve().parent.is_dir():
         raise ValueError(f"--json {args.json}: no such folder")
-    args.device = pick_device(args.device)
     return args
 
 

@@ -1,8 +1,11 @@
 """Bits per dimension of real images under a trained model, a bound on their negative log-likelihood: lower is better.
 
 python evaluations/nll.py --model_path RUN/ema_0.9999.pt
+
+Several processes (mpiexec, torchrun, srun) share the images; the number is the same to the last bit.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -11,7 +14,9 @@ from pathlib import Path
 
 from stay_diffusion.command import run_command
 from stay_diffusion.config import DataConfig, DiffusionConfig, ModelConfig, RunConfig, option
+from stay_diffusion.distributed import gather_shares, join, start_group
 from stay_diffusion.flags import dump, parse
+from stay_diffusion.launchers import ALONE, World
 
 TERMS = {"vb": "vb_terms.npz", "x_start_mse": "xstart_mse_terms.npz", "mse": "mse_terms.npz"}
 
@@ -27,6 +32,7 @@ class NllConfig:
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
     use_fp16: bool = option(False, "the tradition's name for --precision fp16")
     out: str = option("", "folder for nll.json and the terms of each step (npz); empty: print only")
+    dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
     device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
 
 
@@ -48,8 +54,11 @@ def main() -> int:
     nll = run.nll
     if not nll.model_path:
         raise ValueError("--model_path: needed, the weights to measure")
+    world = join(nll.dist_timeout)
 
     # Imported only now, so that --help and mistyped flags answer at once.
+    import torch
+
     from stay_diffusion import factory, storage
     from stay_diffusion.checkpoint import config_beside, sha256
     from stay_diffusion.data.loader import in_order
@@ -61,7 +70,8 @@ def main() -> int:
     fallback = RunConfig(data=run.data, model=run.model, diffusion=run.diffusion)
     config = factory.trained_config(weights, given, fallback, "model_path", free=("timestep_respacing",))
     respacing = given.get("timestep_respacing", config.diffusion.timestep_respacing)
-    device = pick_device(nll.device)
+    device = pick_device(nll.device, world)
+    start_group(world, torch.device("cpu"), nll.dist_timeout)  # the terms meet in the processes' own memory
     precision = resolve_precision(nll.precision, nll.use_fp16, device)
     if config_beside(weights) is None:
         print(f"note: no config.json beside {weights}: the model is what the flags say")
@@ -92,12 +102,14 @@ def main() -> int:
             print(f"  {name:20s} {value[:12] if name == 'weights_sha256' else value}")
     if switches["dry_run"]:
         return 0
-    out = opened(nll.out) if nll.out else None
+    out = opened(nll.out) if nll.out and world.is_main else None
 
     # The measurement
     z_mode = config.model.z_mode if config.model.class_cond else "off"
     batches = in_order(dataset, nll.batch_size, config.data.num_workers)
-    totals, priors, terms = measure(model, diffusion, batches, len(dataset), nll, precision, z_mode)
+    totals, priors, terms = measure(model, diffusion, batches, len(dataset), nll, precision, z_mode, world)
+    if not world.is_main:
+        return 0
     if not math.isfinite(sum(totals)):
         raise FloatingPointError(f"{weights}: the bound is not finite; is it with --precision fp32?")
     report = summarise(totals, priors, terms["vb"])
@@ -108,10 +120,20 @@ def main() -> int:
     return 0
 
 
-def measure(model, diffusion, batches: Iterable, num_images: int, nll: NllConfig, precision: str, z_mode: str):
+def measure(
+    model,
+    diffusion,
+    batches: Iterable,
+    num_images: int,
+    nll: NllConfig,
+    precision: str,
+    z_mode: str,
+    world: World = ALONE,
+):
     """(total of each image, prior of each image, {term: its mean over images (T,) float64, from t = T - 1 down to 0}).
 
-    `diffusion` is already respaced and on the model's device; `batches` yield `num_images` images in order.
+    `diffusion` is already respaced and on the model's device; `batches` yield `num_images` images in order, all of
+    them on every process, which take them in turn: to read a picture costs little beside T calls of the network.
     """
     import torch
     from tqdm import tqdm
@@ -120,18 +142,20 @@ def measure(model, diffusion, batches: Iterable, num_images: int, nll: NllConfig
     from stay_diffusion.diffusion.likelihood import bits_per_dim
     from stay_diffusion.sampling.generate import image_generators, object_styles
 
-    device, totals, priors = torch.device(diffusion.device), [], []
-    terms = {name: torch.zeros(diffusion.num_timesteps, dtype=torch.float64) for name in TERMS}
-    calls = math.ceil(num_images / nll.batch_size) * diffusion.num_timesteps
-    with torch.no_grad(), tqdm(total=calls, unit="step", mininterval=1.0) as progress:
+    device, own = torch.device(diffusion.device), {}  # by the number of a batch
+    starts = range(0, num_images, nll.batch_size)
+    calls = len(starts[world.rank :: world.size]) * diffusion.num_timesteps
+    with torch.no_grad(), tqdm(total=calls, unit="step", mininterval=1.0, disable=not world.is_main) as progress:
 
         def network(x, t, layout):
             progress.update()
             with autocast(device, precision):
                 return model(x, t, layout=layout)
 
-        for images, layout in batches:
-            generators = image_generators(nll.seed, range(len(totals), len(totals) + len(images)))
+        for number, (images, layout) in enumerate(batches):
+            if number % world.size != world.rank:
+                continue
+            generators = image_generators(nll.seed, range(starts[number], starts[number] + len(images)))
             style = object_styles(layout, generators).to(device) if z_mode == "prior" else None
 
             def draw_noise(shape=images.shape[1:], generators=generators):
@@ -141,11 +165,11 @@ def measure(model, diffusion, batches: Iterable, num_images: int, nll: NllConfig
                 conditioning = model.condition(layout.to(device), images.shape[-2:], style)
             kwargs = {"layout": conditioning}
             found = bits_per_dim(diffusion, network, images.to(device), draw_noise, nll.clip_denoised, kwargs)
-            totals += found.total.tolist()
-            priors += found.prior.tolist()
-            for name, so_far in terms.items():
-                so_far += getattr(found, name).double().sum(dim=0).cpu()
-    return totals, priors, {name: (so_far / num_images).numpy() for name, so_far in terms.items()}
+            sums = {name: getattr(found, name).double().sum(dim=0).cpu() for name in TERMS}
+            own[number] = found.total.tolist(), found.prior.tolist(), sums
+    totals, priors, sums = zip(*gather_shares("terms", own), strict=True)
+    means = {name: (sum(of_batch[name] for of_batch in sums) / num_images).numpy() for name in TERMS}
+    return list(itertools.chain(*totals)), list(itertools.chain(*priors)), means
 
 
 def summarise(totals: list[float], priors: list[float], vb) -> dict:

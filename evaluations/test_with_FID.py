@@ -1,6 +1,8 @@
 """Frechet Inception distance between two sets of images: lower is nearer.
 
 python evaluations/test_with_FID.py REAL GENERATED
+
+Several processes (mpiexec, torchrun, srun) share the images; the number is the same to the last bit.
 """
 
 import argparse
@@ -22,6 +24,8 @@ from stay_diffusion.checkpoint import sha256
 from stay_diffusion.command import run_command
 from stay_diffusion.data.images import IMAGE_SUFFIXES
 from stay_diffusion.device import pick_device
+from stay_diffusion.distributed import join, start_group, wait_for_all
+from stay_diffusion.launchers import ALONE, World
 
 # The two sides where none are given on the command line.
 path1 = ""
@@ -47,13 +51,24 @@ class Side:
 
 def main() -> None:
     args = parse_arguments()
+    world = join(args.dist_timeout)
+    args.device = pick_device(args.device, world)
+    start_group(world, torch.device("cpu"), args.dist_timeout)  # features meet in the processes' own memory
     sides = [open_side(Path(path), args.compat) for path in args.paths]
     weights = None
     torch.backends.cudnn.allow_tf32 = False  # its 10 bits of mantissa would show in the number
     if any(side.mu is None for side in sides):
-        weights = inception.find_weights(args.weights, args.download)
+        if world.local_rank == 0:  # which alone fetches them
+            inception.find_weights(args.weights, args.download)
+        wait_for_all("weights")
+        weights = inception.find_weights(args.weights, download=False)
         network = inception.load_network(weights).to(args.device)
-        sides = [side if side.mu is not None else measure(side, network, args) for side in sides]
+        sides = [
+            side if side.mu is not None else measure(side, network, args, world, name)
+            for name, side in zip(("path1", "path2"), sides, strict=True)
+        ]
+    if not world.is_main:
+        return
     if len(sides[0].mu) != len(sides[1].mu):
         lengths = " and ".join(f"{side.path} has {len(side.mu)}" for side in sides)
         raise ValueError(f"the two sides hold different features: {lengths}; pool3 has {inception.FEATURES}")
@@ -140,18 +155,17 @@ def _open_npz(path: Path) -> Side:
     return Side(str(path.resolve()), mu=mu, sigma=sigma)
 
 
-def measure(side: Side, network: nn.Module, args: argparse.Namespace) -> Side:
-    """The same side with its statistics and sizes."""
-    from tqdm import tqdm
-
+def measure(
+    side: Side, network: nn.Module, args: argparse.Namespace, world: World = ALONE, name: str = ""
+) -> Side | None:
+    """The same side with its statistics and sizes, on the first process; None on the others."""
+    measured = inception.extract(network, side.items, args, world, name)
+    if not world.is_main:
+        return None
     sizes: Counter = Counter()
-    features = []
-    with torch.inference_mode(), tqdm(total=len(side.items), desc=side.path, disable=None) as progress:
-        for batch in inception.batches(side.items, args.batch_size, args.image_size):
-            sizes[f"{batch.shape[3]}x{batch.shape[2]}"] += len(batch)
-            features.append(inception.PROTOCOLS[args.compat](network, batch.to(args.device)).cpu().numpy())
-            progress.update(len(batch))
-    mu, sigma = statistics(np.concatenate(features))
+    for size, features in measured:
+        sizes[size] += len(features)
+    mu, sigma = statistics(np.concatenate([features for _, features in measured]))
     return replace(side, mu=mu, sigma=sigma, sizes=dict(sizes))
 
 
@@ -205,18 +219,20 @@ def parse_arguments() -> argparse.Namespace:
         "--compat", choices=[name for name in inception.PROTOCOLS if name], help=f"oasis: {inception.RESIZES['oasis']}"
     )
     parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
+    parser.add_argument(
+        "--dist_timeout", type=int, default=600, metavar="S", help="seconds that processes wait for one another"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the number and its protocol to this file")
     args = parser.parse_args()
     args.paths = args.paths or [path for path in (path1, path2) if path]
     if len(args.paths) != 2:
         raise ValueError(f"two paths are needed, got {len(args.paths)}: as arguments, or path1 and path2 in {__file__}")
-    for name in ("batch_size", "image_size"):
+    for name in ("batch_size", "image_size", "dist_timeout"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} {value}: must be 1 or more")
     if args.json and not args.json.resolve().parent.is_dir():
         raise ValueError(f"--json {args.json}: no such folder")
-    args.device = pick_device(args.device)
     if args.compat and args.image_size:
         raise ValueError(
             f"--image_size {args.image_size}: --compat {args.compat} has its own size, {inception.OASIS_SIZE}"

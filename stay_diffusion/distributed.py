@@ -4,13 +4,13 @@ import logging
 import multiprocessing
 import os
 import re
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 from .launchers import ALONE, World, find_world, forget_meeting, meet
 
@@ -36,24 +36,30 @@ def join(timeout: float) -> World:
     world = find_world()
     if world.size == 1:
         return world
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of lost connections come with stack traces
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else lost connections are told with stack traces
     if not world.is_main:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process lives
         logging.getLogger().setLevel(logging.ERROR)
     _share_cores(world)
     store = meet(world, timeout)
-    store.set(f"here/{world.rank}", socket.gethostname())
+    _world, _store = world, store
+    threading.Thread(target=_watch, args=(timeout,), daemon=True).start()
+    try:
+        _wait_for_arrivals(timeout)
+    finally:
+        if world.is_main:
+            forget_meeting()
+    return world
+
+
+def _wait_for_arrivals(timeout: float) -> None:
+    _store.set(f"here/{_world.rank}", "")
     deadline = time.monotonic() + timeout
-    while missing := [rank for rank in range(world.size) if not store.check([f"here/{rank}"])]:
+    while missing := [rank for rank in range(_world.size) if not _store.check([f"here/{rank}"])]:
         if time.monotonic() > deadline:
             ranks = ", ".join(map(str, missing))
-            raise ValueError(f"rank {ranks} of {world.size} did not arrive within --dist_timeout {timeout:g} seconds")
+            raise ValueError(f"rank {ranks} of {_world.size} did not arrive within --dist_timeout {timeout:g} seconds")
         time.sleep(0.05)
-    if world.is_main:
-        forget_meeting()
-    _world, _store = world, store
-    threading.Thread(target=_watch, daemon=True).start()
-    return world
 
 
 def start_group(world: World, device, timeout: float) -> None:
@@ -99,6 +105,12 @@ def gather(value) -> list:
     return gathered
 
 
+def gather_shares(name: str, own: dict[int, Any]) -> list:
+    """What all processes have made of one numbered list, in its order; `name` and waiting are as in wait_for_all."""
+    wait_for_all(name)
+    return [value for _, value in sorted(each for share in gather(own) for each in share.items())]
+
+
 def leave() -> None:
     """The clean end: all processes wait for one another, so that none takes another's end for a failure."""
     global _world, _store
@@ -129,6 +141,8 @@ def fail(message: str, speak: Callable[[], None]) -> None:
     if _is_echo(message):
         # A broken connection is how another's end looks from here; its own words may be on their way.
         time.sleep(3 * LOOK_EVERY)  # _watch ends this process
+        told = f"error: another process was killed or cannot be reached ({message.splitlines()[0][:200]})"
+        speak = partial(print, told, file=sys.stderr, flush=True)
     _leaving.set()
     own = f"{_world.rank}\n{message}"
     try:
@@ -141,10 +155,14 @@ def fail(message: str, speak: Callable[[], None]) -> None:
     end_now(1)
 
 
-def _watch() -> None:
-    """Ends this process soon after another has failed, wherever this one waits."""
+def _watch(timeout: float) -> None:
+    """Ends this process soon after another has failed or fallen silent, wherever this one waits."""
+    heard: dict[int, tuple[int, float]] = {}  # of each other rank its last sign of life, and when it came
     while not _leaving.wait(LOOK_EVERY):
         try:
+            _store.add(f"alive/{_world.rank}", 1)
+            if _world.is_main:
+                _listen(heard, timeout)
             if not _store.check([FAILED]):
                 continue
             rank, _, message = _store.get(FAILED).decode().partition("\n")
@@ -156,6 +174,17 @@ def _watch() -> None:
             print(f"rank {_world.rank} ends with rank {rank}: {message}", file=sys.stderr, flush=True)
             time.sleep(2 * LOOK_EVERY * _world.is_main)  # whose end takes the store along
             end_now(1)
+
+
+def _listen(heard: dict[int, tuple[int, float]], timeout: float) -> None:
+    """Rank 0 notices a process that was killed where no launcher or collective operation does."""
+    now = time.monotonic()
+    for rank in range(1, _world.size):
+        signs = _store.add(f"alive/{rank}", 0)
+        if heard.get(rank, (-1, 0.0))[0] != signs:
+            heard[rank] = signs, now
+        elif now - heard[rank][1] > timeout:
+            _store.set(FAILED, f"{rank}\nrank {rank} has not been heard of for --dist_timeout {timeout:g} seconds")
 
 
 def end_now(code: int) -> NoReturn:

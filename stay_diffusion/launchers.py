@@ -1,8 +1,11 @@
 """Which of several processes this one is under mpiexec, srun and torchrun, and how they find one another."""
 
+import contextlib
+import fcntl
 import os
 import re
 import socket
+import struct
 import tempfile
 import time
 from collections.abc import Mapping
@@ -28,6 +31,8 @@ LAUNCHERS = {
         "MV2_COMM_WORLD_LOCAL_SIZE",
     ),
 }
+
+SIOCGIFADDR = 0x8915  # Linux: the address of a network interface
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ def find_world(environment: Mapping[str, str] = os.environ) -> World:
         names["srun"] = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "")
     for launcher, (rank, size, local_rank, local_size) in names.items():
         if rank in environment and size in environment:
+            if "srun" in names and local_rank not in environment and environment[size] == environment[names["srun"][1]]:
+                continue  # srun --mpi=pmi2 sets MPICH's names too, but not those that tell the node's processes
             values = [_number(environment, name) for name in (rank, size)]
             on_node = _tasks_per_node(environment) if launcher == "srun" else environment.get(local_size)
             values.append(_number(environment, local_rank) if local_rank in environment else values[0])
@@ -81,16 +88,25 @@ def meet(world: World, timeout: float):
         address, port = _address_by_slurm() if world.launcher == "srun" else _address_by_mpi(world)
         os.environ.setdefault("MASTER_ADDR", address)
         os.environ.setdefault("MASTER_PORT", str(port))
+    if world.several_nodes:
+        _choose_interface(os.environ["MASTER_ADDR"])
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    late = f"MASTER_ADDR:MASTER_PORT {place}: rank 0 did not answer within --dist_timeout {timeout:g} seconds"
+    deadline = time.monotonic() + timeout
+    while not world.is_main and not _answers(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]):
+        if time.monotonic() > deadline:
+            raise ValueError(late)
+        time.sleep(0.05)
     try:
         rendezvous = dist.rendezvous("env://", rank=world.rank, world_size=world.size, timeout=limit)
         store = dist.PrefixStore("stay_diffusion", next(rendezvous)[0])
         store.set_timeout(limit)
         return store
     except (RuntimeError, ValueError) as error:  # torch's errors of connections are RuntimeErrors
-        reason = "the port is in use; choose another MASTER_PORT" if "EADDRINUSE" in str(error) else "no answer"
-        if reason == "no answer" and not world.is_main:
-            reason = f"rank 0 did not answer within --dist_timeout {timeout:g} seconds"
+        if "timed out" in str(error):
+            raise ValueError(late) from None
+        in_use = "EADDRINUSE" in str(error)
+        reason = "the port is in use; choose another MASTER_PORT" if in_use else str(error).splitlines()[0][:200]
         raise ValueError(f"MASTER_ADDR:MASTER_PORT {place}: {reason}") from None
 
 
@@ -108,11 +124,21 @@ def _meet_on_node(world: World, timeout: float):
         return store
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        try:
-            return dist.TCPStore("127.0.0.1", int(file.read_text()), world.size, False, timeout=limit)
-        except (OSError, ValueError, RuntimeError):
-            time.sleep(0.05)
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            port = file.read_text()
+            if _answers("127.0.0.1", port):
+                return dist.TCPStore("127.0.0.1", int(port), world.size, False, timeout=limit)
+        time.sleep(0.05)
     raise ValueError(f"rank {world.rank} of {world.size} did not meet rank 0 within --dist_timeout {timeout:g} seconds")
+
+
+def _answers(address: str, port: str) -> bool:
+    """Whether anyone listens there: torch itself would try for several times its timeout, and print stack traces."""
+    try:
+        socket.create_connection((address, int(port)), timeout=5).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def forget_meeting() -> None:
@@ -171,8 +197,32 @@ def _address_by_mpi(world: World) -> tuple[str, int]:
     if world.is_main:
         with socket.socket() as listening:
             listening.bind(("", 0))
-            place = socket.gethostbyname(socket.gethostname()), listening.getsockname()[1]
+            place = _own_address(), listening.getsockname()[1]
     return MPI.COMM_WORLD.bcast(place, root=0)
+
+
+def _choose_interface(address: str) -> None:
+    """Tells gloo which of this node's networks leads to an address; by itself it takes that of the node's own name."""
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.connect((address, 9))  # sends nothing
+        own = socket.inet_aton(asking.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # one without an address
+                found = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()))[20:24]
+                if found == own and not own.startswith(b"\x7f"):
+                    os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def _own_address() -> str:
+    """This machine's number, or its name where its number is one that means every machine itself."""
+    name = socket.gethostname()
+    try:
+        address = socket.gethostbyname(name)
+    except OSError:
+        return name
+    return name if address.startswith("127.") else address  # Debian's /etc/hosts: 127.0.1.1
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
@@ -183,7 +233,7 @@ def _number(environment: Mapping[str, str], name: str) -> int:
 
 
 def _tasks_per_node(environment: Mapping[str, str]) -> str:
-    """Of the first node of a Slurm step: 4 of "4(x2),3"."""
+    """Of the node of a Slurm step that has most: 4 of "3(x2),4"."""
     if environment.get("SLURM_STEP_NUM_NODES") == "1":
         return environment["SLURM_STEP_NUM_TASKS"]
-    return re.split(r"\D", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))[0]
+    return max(re.findall(r"(?<![x\d])\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", "")), key=int, default="")

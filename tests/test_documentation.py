@@ -12,6 +12,8 @@ from stay_diffusion.config import RunConfig, SampleRun
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
 PAGES += sorted((ROOT / "datasets").glob("*.md"))
+OF_LAUNCHERS = {"--nodes", "--nnodes", "--node", "--nproc", "--master", "--rdzv", "--gpus", "--gpu"}
+OF_LAUNCHERS |= {"--signal", "--requeue"}  # each up to its second hyphen
 CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
 for script, name in (
     ("evaluations/nll.py", "NllRun"),
@@ -32,7 +34,8 @@ def code_of(page: Path) -> str:
 
 def commands_of(page: Path) -> list[list[str]]:
     """The words after `python` of every command line that runs a script."""
-    found = re.findall(r"^(?:\$ )?(?:\w+=\S+ )*(?:mpiexec .*?)?python3? (?!-)(.+)$", code_of(page), flags=re.MULTILINE)
+    interpreter = r"(?:(?:(?:mpiexec|srun) .*?)?python3? (?!-)|torchrun .*?(?=\w+/\w+\.py ))"
+    found = re.findall(rf"^(?:\$ )?(?:\w+=\S+ )*{interpreter}(.+)$", code_of(page), flags=re.MULTILINE)
     return [shlex.split(line, comments=True) for line in found]
 
 
@@ -69,7 +72,7 @@ def test_the_documentation_shows_how_to_train_and_to_sample():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_flag_that_is_named_exists(page):
     known = {f"--{f}" for cls in CONFIGS.values() for f in flags.flatten(cls())} | {"--config", "--dry_run"}
-    known |= {"--print_config", "--help", "--flag"}  # the last stands for any
+    known |= {"--print_config", "--help", "--flag"} | OF_LAUNCHERS  # --flag stands for any
     for script in (
         path for folder in ("benchmarks", "datasets", "evaluations") for path in ROOT.glob(f"{folder}/*.py")
     ):

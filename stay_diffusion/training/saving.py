@@ -13,6 +13,7 @@ class Saver:
     def __init__(self, folder: RunFolder, config: RunConfig, state: TrainingState):
         self.folder, self.config, self.state = folder, config, state
         self._thread: threading.Thread | None = None
+        self._files: dict | None = None  # of the last checkpoint: its memory serves the next
         self._error: BaseException | None = None
 
     def save(self) -> None:
@@ -20,8 +21,8 @@ class Saver:
         self.wait()
         self.state.collect()
         if self.state.world.is_main:
-            files = self.state.snapshot(self.config)
-            self._thread = threading.Thread(target=self._write, args=(self.state.step, files))
+            self._files = self.state.snapshot(self.config, into=self._files)
+            self._thread = threading.Thread(target=self._write, args=(self.state.step, self._files))
             self._thread.start()
 
     def wait(self) -> None:

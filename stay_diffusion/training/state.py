@@ -53,8 +53,11 @@ class TrainingState:
         if self.own_optimizer is not self.optimizer:
             self.optimizer.consolidate_state_dict(to=0)
 
-    def snapshot(self, config: RunConfig) -> dict[str, dict]:
-        """What a checkpoint holds, by the name of its file, copied: training may go on while it is written."""
+    def snapshot(self, config: RunConfig, into: dict | None = None) -> dict[str, dict]:
+        """What a checkpoint holds, by the name of its file, copied: training may go on while it is written.
+
+        An earlier snapshot given as `into` lends its memory, which is quicker than fresh one.
+        """
         weights = {"model": self.model.state_dict(), **{ema.name: ema.model.state_dict() for ema in self.emas}}
         state = {
             "step": self.step,
@@ -66,7 +69,7 @@ class TrainingState:
             "world_size": self.world.size,
             "versions": {"torch": str(torch.__version__)},
         }
-        return _copied({**weights, "opt": self.optimizer.state_dict(), "state": state})
+        return _copied({**weights, "opt": self.optimizer.state_dict(), "state": state}, into)
 
     def restore(self, folder: RunFolder, step: int, config: RunConfig) -> None:
         """The state at a checkpoint; learning rate and weight decay are those of the configuration, not the file's."""
@@ -92,7 +95,8 @@ class TrainingState:
             self.timestep_sampler.load_state_dict(state["timestep_sampler"])
         if state["scaler"].keys() == self.scaler.state_dict().keys():
             self.scaler.load_state_dict(state["scaler"])
-        folder.point_to(step, ["model", *(ema.name for ema in self.emas)])
+        if self.world.is_main:
+            folder.point_to(step, ["model", *(ema.name for ema in self.emas)])
 
 
 def build_optimizer(model: torch.nn.Module, config: RunConfig, world: World) -> torch.optim.Optimizer:
@@ -115,10 +119,13 @@ def averaging(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
-def _copied(value):
-    """The same tree with its tensors copied to the CPU."""
+def _copied(value, into=None):
+    """The same tree with its tensors copied to the CPU, where they fit into those at the same places of `into`."""
     if isinstance(value, torch.Tensor):
+        if isinstance(into, torch.Tensor) and (into.shape, into.dtype) == (value.shape, value.dtype):
+            return into.copy_(value.detach())
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {key: _copied(each) for key, each in value.items()}
+        into = into if isinstance(into, dict) else {}
+        return {key: _copied(each, into.get(key)) for key, each in value.items()}
     return [_copied(each) for each in value] if isinstance(value, list) else value

@@ -3,6 +3,8 @@
 import argparse
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -111,6 +113,61 @@ def test_a_side_is_measured_over_all_its_images_of_whatever_size(tmp_path):
     assert side.sizes == {"32x32": 3, "48x20": 1}
     np.testing.assert_allclose(side.mu, colours.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(side.sigma, np.cov(colours, rowvar=False), rtol=1e-3, atol=1e-3)
+
+
+# In place of Inception: a convolution, whose last bits can depend on what else is in the batch.
+SMALL_NETWORK = """
+import inception, torch
+torch.manual_seed(0)
+convolution = torch.nn.Conv2d(3, 8, 3)
+inception.load_network = lambda weights: torch.nn.Sequential(Colours(), convolution, Pooled())
+class Colours(torch.nn.Module):
+    def forward(self, images): return images.float() / 255
+class Pooled(torch.nn.Module):
+    def forward(self, x): return (x.relu().mean(dim=(2, 3)),)
+"""
+
+
+@pytest.fixture(scope="module")
+def shared_sides(tmp_path_factory, run_script):
+    """A folder with sides a (7 images of two sizes) and b (2 images), weights, and out.json of one process."""
+    folder = tmp_path_factory.mktemp("sides")
+    torch.save({}, folder / "w.pth")
+    save_images(folder / "a", [*noise(3, 32, 40, 3), *noise(4, 24, 24, 3, seed=1)])
+    save_images(folder / "b", noise(2, 32, 32, 3, seed=2))
+    arguments = ["a", "b", "--weights", "w.pth", "--batch_size", 2, "--device", "cpu", "--json"]
+    run_script("evaluations/test_with_FID.py", *arguments, "out.json", cwd=folder, prelude=SMALL_NETWORK)
+    return folder, arguments
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_several_processes_give_the_very_same_number_once(shared_sides, run_ranks, ranks):
+    folder, arguments = shared_sides  # b is one batch: all processes but one have nothing to do
+    ended = run_ranks(
+        ranks, "evaluations/test_with_FID.py", *arguments, f"{ranks}.json", cwd=folder, prelude=SMALL_NETWORK
+    )
+    expected, found = (json.loads((folder / name).read_text()) for name in ("out.json", f"{ranks}.json"))
+    assert found == expected
+    assert found["fid"] > 0 and found["protocol"]["path1_sizes"] == "40x32 x 3, 24x24 x 4"
+    assert ended[0].output.count("FID: ") == 1 and "warning: " in ended[0].output
+    assert [other.output for other in ended[1:]] == [""] * (ranks - 1)
+
+
+def test_an_error_of_all_processes_is_said_once(shared_sides, run_ranks):
+    folder, arguments = shared_sides
+    ended = run_ranks(2, "evaluations/test_with_FID.py", "a", "nowhere", *arguments[2:], "x.json", cwd=folder, code=1)
+    said = "".join(each.output for each in ended)
+    assert said.count("error: nowhere: no such file or folder") == 1
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="mpiexec is not installed")
+def test_two_processes_of_mpiexec_print_one_number(tmp_path):
+    np.savez(tmp_path / "a.npz", mu=np.zeros(3), sigma=np.eye(3))
+    np.savez(tmp_path / "b.npz", mu=np.ones(3), sigma=np.eye(3))
+    command = ["mpiexec", "-n", "2", sys.executable, EVALUATIONS / "test_with_FID.py", "a.npz", "b.npz"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("FID: 3.0000") == 1
 
 
 def test_an_npz_holds_its_images_under_arr_0(tmp_path):
@@ -254,6 +311,7 @@ def test_the_paths_edited_in_the_file_are_used_where_none_are_given(tmp_path, mo
         (["--compat", "oasis", "--image_size", "128"], "--compat oasis has its own size, 256"),
         (["--device", "nonsense"], "--device nonsense: "),
         (["--json", "no/such/folder.json"], "no such folder"),
+        (["--dist_timeout", "0"], "--dist_timeout 0: must be 1 or more"),
     ],
 )
 def test_a_wrong_flag_is_named_with_its_value(monkeypatch, flags, message):

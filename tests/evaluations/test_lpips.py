@@ -17,17 +17,19 @@ from stay_diffusion.torchvision_cpu import import_torchvision
 if importlib.util.find_spec("lpips") is None:
     pytest.skip("lpips is not installed: pip install 'stay-diffusion[eval]'", allow_module_level=True)
 
-SCRIPT = Path(__file__).resolve().parents[2] / "evaluations" / "lpips.py"
+EVALUATIONS = Path(__file__).resolve().parents[2] / "evaluations"
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("lpips_script", SCRIPT)
+def load(file: str, name: str):
+    spec = importlib.util.spec_from_file_location(name, EVALUATIONS / file)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where the command finds its neighbour
     spec.loader.exec_module(module)
     return module
 
 
-script = load_script()
+load("lpips_network.py", "lpips_network")
+script = load("lpips.py", "lpips_script")
 
 
 def save_images(folder: Path, names: str, seed: int, size: int = 64) -> Path:
@@ -112,6 +114,18 @@ def test_the_number_and_its_protocol_are_printed(report):
     result, output = report
     assert f"LPIPS: {result['lpips']:.4f}\n" in output
     assert result["protocol"]["backbone_sha256"] in output
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_several_processes_give_the_very_same_number_once(report, backbone, run_ranks, tmp_path, ranks):
+    result, _ = report
+    folders = list(result["protocol"]["runs"])  # three names are in more than one of them
+    arguments = [*folders, "--image_size", "64", "--device", "cpu", "--json", "out.json"]
+    arguments += ["--backbone_weights", backbone]
+    first, *others = run_ranks(ranks, "evaluations/lpips.py", *arguments, cwd=tmp_path)
+    assert json.loads((tmp_path / "out.json").read_text()) == result
+    assert "\nwarning: 2 file names" in first.output
+    assert [other.output for other in others] == [""] * (ranks - 1)
 
 
 def test_missing_backbone_weights_are_one_line_that_says_what_to_do(tmp_path, monkeypatch):

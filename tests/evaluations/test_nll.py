@@ -275,6 +275,20 @@ def test_a_bound_that_is_not_a_number_is_an_error_and_nothing_is_written(run, tm
 # As a command
 
 
+@pytest.mark.parametrize("ranks, size, model", [(2, 1, {"z_mode": "prior"}), (3, 3, {})], ids=str)
+def test_several_processes_give_the_very_same_numbers(run_folder, run_ranks, ranks, size, model):
+    folder = run_folder(model=model)  # and 4 images: with batches of 3 the last holds one, and a process has none
+    expected, expected_terms = measured(folder, "--batch_size", size)
+    words = ["--model_path", folder / "weights.pt", "--device", "cpu", "--batch_size", size]
+    words += ["--out", folder / "shared"]
+    first, *others = run_ranks(ranks, "evaluations/nll.py", *words)
+    assert json.loads((folder / "shared/nll.json").read_text()) == expected
+    for name, values in expected_terms.items():
+        np.testing.assert_array_equal(np.load(folder / f"shared/{name}_terms.npz")["arr_0"], values)
+    assert first.output.count("bits per dimension: ") == 1
+    assert [other.output for other in others] == [""] * (ranks - 1)
+
+
 def test_a_trained_run_is_measured_by_one_command(run_script, tiny_data, tiny_network, tmp_path):
     train = ["--data_dir", tiny_data, "--max_steps", 2, "--batch_size", 2, "--diffusion_steps", 10]
     train += ["--noise_schedule", "cosine"]

@@ -1,0 +1,62 @@
+"""What LPIPS is measured with: the lpips package's network, and where its weights are found."""
+
+import importlib
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from stay_diffusion.torchvision_cpu import import_torchvision
+
+# torchvision's builder and the enum of its ImageNet weights, for each backbone the lpips package knows.
+BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
+
+
+def import_lpips() -> ModuleType:
+    """The lpips package, not the script lpips.py, whose folder Python puts first on sys.path when it runs."""
+    import_torchvision()
+    here, before = Path(__file__).resolve().with_name("lpips.py"), sys.path[:]
+    if getattr(sys.modules.get("lpips"), "__file__", None) == str(here):
+        del sys.modules["lpips"]
+    sys.path[:] = [entry for entry in before if Path(entry or ".").resolve() != here.parent]
+    try:
+        return importlib.import_module("lpips")
+    finally:
+        sys.path[:] = before
+
+
+def find_backbone(net: str, given: Path | None) -> Path:
+    """The ImageNet weights given, or those in torch hub's cache, where torchvision keeps them; nothing is fetched."""
+    models = import_torchvision().models
+    url = getattr(models, BACKBONES[net]).IMAGENET1K_V1.url
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if given and not given.is_file():
+        raise ValueError(f"--backbone_weights {given}: no such file")
+    if not given and not cached.is_file():
+        raise ValueError(
+            f"ImageNet weights {cached.name} are not in {cached.parent}: download {url} there "
+            "(on any machine, then copy) or name a copy with --backbone_weights FILE"
+        )
+    return given or cached
+
+
+def load_model(net: str, linear: Path, backbone: Path) -> nn.Module:
+    """The lpips package's LPIPS v0.1 with these files' weights; neither is fetched nor unpickled."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision in a way that it deprecates
+        model = import_lpips().LPIPS(net=net, pnet_rand=True, pretrained=False, verbose=False)
+    _load(model.net, backbone, lambda key: f"features.{key.partition('.')[2]}")  # slice2.3.bias is features.3.bias
+    _load(model.lins, linear, lambda key: f"lin{key}")
+    return model.requires_grad_(False)
+
+
+def _load(module: nn.Module, path: Path, stored_name) -> None:
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict({key: stored[stored_name(key)] for key in module.state_dict()})
+    except Exception as error:  # of many types, over many lines
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise ValueError(f"{path}: not these weights of LPIPS: {reason}") from error

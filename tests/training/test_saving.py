@@ -1,0 +1,67 @@
+import threading
+
+import pytest
+import torch
+
+from stay_diffusion import factory
+from stay_diffusion.checkpoint import RunFolder, load_tensors
+from stay_diffusion.training.saving import Saver
+from stay_diffusion.training.state import TrainingState
+
+
+@pytest.fixture
+def saver(tiny_run, tmp_path):
+    config = tiny_run(keep_checkpoints=0)
+    model = factory.build_model(config)
+    state = TrainingState(config, model, factory.build_diffusion(config.diffusion), torch.device("cpu"))
+    return Saver(RunFolder(tmp_path), config, state)
+
+
+def fill(saver, value, step):
+    saver.state.step = step
+    with torch.no_grad():
+        for parameter in saver.state.model.parameters():
+            parameter.fill_(value)
+
+
+def test_what_is_written_is_the_state_at_the_save_whatever_training_does_meanwhile(saver, monkeypatch):
+    may_write, real = threading.Event(), saver.folder.save
+    monkeypatch.setattr(saver.folder, "save", lambda *arguments: may_write.wait(10) and real(*arguments))
+    fill(saver, 1.0, step=1)
+    saver.save()
+    fill(saver, 2.0, step=2)
+    may_write.set()
+    saver.wait()
+    assert {tensor.unique().item() for tensor in load_tensors(saver.folder.file("model", 1)).values()} == {1.0}
+    assert load_tensors(saver.folder.file("state", 1))["step"] == 1
+
+
+def test_the_memory_of_a_checkpoint_serves_the_next_once_it_is_written(saver):
+    places = []
+    for step in (1, 2):
+        fill(saver, float(step), step)
+        saver.save()
+        places.append([tensor.data_ptr() for tensor in saver._files["model"].values()])
+    saver.wait()
+    assert places[0] == places[1]
+    for step in (1, 2):
+        values = load_tensors(saver.folder.file("model", step)).values()
+        assert {tensor.unique().item() for tensor in values} == {float(step)}
+
+
+def test_a_checkpoint_shares_no_memory_with_what_is_trained(saver):
+    saver.save()
+    saver.wait()
+    trained = {tensor.data_ptr() for tensor in saver.state.model.state_dict().values()}
+    assert not trained & {tensor.data_ptr() for tensor in saver._files["model"].values()}
+
+
+def test_what_writing_raises_is_raised_by_the_next_wait_and_only_there(saver, monkeypatch):
+    def full(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(saver.folder, "save", full)
+    saver.save()
+    with pytest.raises(OSError, match="the disk is full"):
+        saver.wait()
+    saver.wait()
