@@ -8,7 +8,7 @@ DEMO   ?= full
 # CPU-only users may name a package index of CPU builds for torch: make setup TORCH_INDEX=URL
 TORCH_INDEX ?=
 
-.PHONY: setup demo test slow style clean
+.PHONY: setup demo test slow chaos style clean
 
 setup: $(VENV)/installed
 
@@ -30,7 +30,10 @@ test: setup
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 slow: setup
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m slow
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m slow --ignore tests/chaos
+
+chaos: setup
+	$(VENV)/bin/python -m pytest -s -m slow tests/chaos
 
 style: setup
 	$(VENV)/bin/ruff format --check .

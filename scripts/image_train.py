@@ -117,7 +117,7 @@ def main() -> int:
     try:
         ended = train(state, config, stream, folder, periodic)
     except RuntimeError as error:
-        raise out_of_memory(error, config, model, diffusion) or error from None
+        raise explained(error, config, model, diffusion) or error from None
     if ended == "finished":
         print(f"finished; sample with --model_path {folder.file(state.emas[0].name).resolve()}")
     else:
@@ -125,12 +125,15 @@ def main() -> int:
     return 130 if ended == "SIGINT" else 0  # a scheduler's SIGTERM is no failure
 
 
-def out_of_memory(error: RuntimeError, config: RunConfig, model, diffusion) -> ValueError | None:
-    """What to do about an allocation that failed; None for other errors."""
+def explained(error: RuntimeError, config: RunConfig, model, diffusion) -> ValueError | None:
+    """What to do about memory that did not suffice; None for other errors."""
     import torch
 
     from stay_diffusion.training.memory import estimate_memory
 
+    if "DataLoader worker" in str(error):
+        told = "a process that loads pictures was killed, by the system for want of memory perhaps"
+        return ValueError(f"{told}: fewer --num_workers need less ({str(error).splitlines()[0][:100]})")
     if not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)):
         return None
     needed = sum(estimate_memory(config, model, diffusion).values()) / 2**30

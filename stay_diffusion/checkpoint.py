@@ -1,5 +1,6 @@
 """The run folder: what is saved where, atomically; which checkpoint is the latest; strict loading."""
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -92,7 +93,7 @@ class RunFolder:
             raise
         self.point_to(step, [name for name in others if name != "opt"])
         if keep:
-            for old in self.steps()[:-keep]:
+            for old in [other for other in self.steps() if other <= step][:-keep]:  # later ones are damaged
                 for file in (*self.path.glob(f"*[!0-9]{old:06d}.pt"), self.sums(old)):
                     file.unlink(missing_ok=True)
         self.send()
@@ -103,19 +104,23 @@ class RunFolder:
 
     def damaged(self, step: int) -> str:
         """Which of a checkpoint's files is not as it was written, or ""."""
-        if not self.sums(step).exists():  # of an earlier version
+        sums = self.sums(step)
+        if not sums.exists():  # of an earlier version
             return ""
-        for line in self.sums(step).read_text(encoding="utf-8").splitlines():
-            digest, _, name = line.partition("  ")
-            if not (self.path / name).exists() or sha256(self.path / name) != digest:
+        lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+        digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        if not digests.keys() >= {self.file(name, step).name for name in ("model", "opt", "state")}:
+            return sums.name
+        for name, digest in digests.items():
+            try:
+                if sha256(self.path / name) != digest:
+                    return name
+            except (OSError, ValueError):  # not there, or the disk does not give it back
                 return name
         return ""
 
     def latest(self) -> int:
-        """The step of the latest checkpoint that is whole, 0 if there is none; a warning names damaged ones.
-
-        Raises ValueError where all are damaged.
-        """
+        """The step of the latest whole checkpoint, 0 without any; a warning names damaged ones, ValueError if all are."""
         steps = self.steps()
         for step in reversed(steps):
             name = self.damaged(step)
@@ -147,13 +152,24 @@ def atomic_write(path: Path, write: Callable) -> None:
     """Calls write(binary file) on a temporary neighbour that replaces `path` only when complete and on disk."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with told_of(path), open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def told_of(path: Path):
+    """Adds the file's name to errors of writing it, which have none: that the disk is full, say."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
         raise
 
 

@@ -25,6 +25,8 @@ def run_command(main: Callable[[], int | None], continues: bool = True, failure:
         _end_with(str(error), failure)
     except KeyboardInterrupt:
         print("interrupted" + "; the same command continues" * continues, file=sys.stderr)
+        if distributed.joined():
+            distributed.end_now(130)
         sys.exit(130)
     except Exception as error:  # our own mistake, or the end of another process as it looks from here
         distributed.fail(f"{type(error).__name__}: {error}", traceback.print_exc)

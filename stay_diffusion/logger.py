@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from .checkpoint import atomic_write
+from .checkpoint import atomic_write, told_of
 from .distributed import sum_over_ranks
 from .launchers import ALONE, World
 
@@ -69,7 +69,8 @@ class Logger:
         if "stdout" in self.formats:
             print(text, flush=True)
         if "log" in self.formats:
-            with open(self.folder / "log.txt", "a", encoding="utf-8") as log:
+            path = self.folder / "log.txt"
+            with told_of(path), open(path, "a", encoding="utf-8") as log:
                 log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
@@ -100,7 +101,7 @@ def _append_csv(path: Path, row: dict) -> None:
     new = [key for key in row if key not in columns]
     columns += new
     if not new:
-        with open(path, "a", newline="", encoding="utf-8") as file:
+        with told_of(path), open(path, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, columns).writerow(row)
         return
     atomic_write(path, lambda file: file.write(_csv_text(columns, [*rows, row]).encode()))

@@ -20,9 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # The networks here are tiny: more threads only wait for one another, on a busy machine for minutes.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # as a command sets it before importing torch, which the server has by then
 
 PRELOADED = ["torch", "stay_diffusion.factory", "stay_diffusion.training.validation"]
 PRELOADED += ["stay_diffusion.sampling.training_preview", "torch._dynamo"]
+PRELOADED += ["torch._meta_registrations", "torch.nn.parallel.distributed", "torch.distributed.optim"]
 
 
 class Ended(NamedTuple):
@@ -30,9 +32,21 @@ class Ended(NamedTuple):
     output: str
 
 
+class Started(NamedTuple):
+    process: multiprocessing.Process
+    log: Path
+
+    def end(self, within=120) -> Ended:
+        """Waits until the process has ended, and kills it where that takes longer."""
+        self.process.join(within)
+        if self.process.exitcode is None:
+            self.process.kill()
+        return Ended(self.process.exitcode, self.log.read_text() if self.log.exists() else "")
+
+
 @pytest.fixture(scope="session")
-def run_script(tmp_path_factory):
-    """run(path below the repository, *arguments) -> Ended(code, output); fails where the code is not as expected.
+def start_script(tmp_path_factory):
+    """start(path below the repository, *arguments) -> Started(process, log).
 
     A new process, but without the seconds that importing torch takes. `prelude` is Python to run in it first.
     """
@@ -40,7 +54,7 @@ def run_script(tmp_path_factory):
     context.set_forkserver_preload(PRELOADED)
     logs, number = tmp_path_factory.mktemp("logs"), itertools.count()
 
-    def run(script, *arguments, code=0, prelude="", cwd=logs, environment=None) -> Ended:
+    def start(script, *arguments, prelude="", cwd=logs, environment=None) -> Started:
         log = logs / f"{next(number)}.txt"
         job = {
             "SCRIPT": str(ROOT / script),
@@ -52,14 +66,36 @@ def run_script(tmp_path_factory):
         }
         process = context.Process(target=runpy.run_path, args=(str(ROOT / "tests/forked_script.py"), job, "__main__"))
         process.start()
-        process.join(120)
-        if process.exitcode is None:
-            process.kill()
-        output = log.read_text()
-        assert process.exitcode == code, output
-        return Ended(process.exitcode, output)
+        return Started(process, log)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_script(start_script):
+    """As start_script, until its end -> Ended(code, output); fails where the code is not as expected."""
+
+    def run(script, *arguments, code=0, **options) -> Ended:
+        ended = start_script(script, *arguments, **options).end()
+        assert ended.code == code, ended.output
+        return ended
 
     return run
+
+
+@pytest.fixture(scope="session")
+def start_ranks(start_script):
+    """start(size, script, *arguments, preludes={rank: Python}) -> [Started], as a launcher would; `only` some ranks."""
+
+    def start(size, *arguments, preludes=None, only=None, environment=None) -> list[Started]:
+        started = []
+        for rank in range(size) if only is None else only:
+            names = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
+            variables = {**{name: str(value) for name, value in names.items()}, **(environment or {})}
+            started.append(start_script(*arguments, prelude=(preludes or {}).get(rank, ""), environment=variables))
+        return started
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def small_model():
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     (tmp_path / "kept").write_bytes(b"old")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/kept'$"):
         atomic_write(tmp_path / "kept", disk_full)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("kept", b"old")]
 
@@ -147,6 +147,22 @@ def test_the_checksums_are_those_of_the_files_and_tell_which_is_damaged(folder):
         assert folder.damaged(5) == name
         (folder.path / name).write_bytes(whole)
     assert folder.damaged(5) == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"0123  model000005.pt\n"])
+def test_checksums_that_are_damaged_themselves_vouch_for_nothing(folder, content):
+    save(folder, 5)
+    folder.sums(5).write_bytes(content)
+    assert folder.damaged(5) == "checkpoint000005.sha256"
+
+
+def test_a_later_checkpoint_that_is_damaged_does_not_crowd_out_the_good_ones(folder):
+    for step in (5, 10):
+        save(folder, step)
+    folder.file("opt", 10).write_bytes(b"torn")
+    assert folder.latest() == 5
+    save(folder, 7, keep=1)
+    assert folder.steps() == [7, 10] and folder.latest() == 7
 
 
 def test_opening_a_folder_removes_what_an_interrupted_save_left(folder):

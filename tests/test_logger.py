@@ -1,4 +1,5 @@
 import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +85,13 @@ def test_an_unknown_format_is_named_with_the_known_ones(tmp_path, monkeypatch):
         ValueError, match="OPENAI_LOG_FORMAT csv,json: unknown format json; choose from stdout, log, csv"
     ):
         Logger(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_is_told_with_the_file_s_name(tmp_path):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/log.txt'$"):
+        Logger(tmp_path).line("a line")
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,8 @@ def of_all_ranks(state: TrainingState, t: Tensor, losses: Tensor) -> tuple[Tenso
     if state.world.size == 1 or not state.timestep_sampler.learns:
         return t, losses
     gathered = gather((t.cpu(), losses.float().cpu()))
+    first = state.samples % state.world.size  # whose picture is the earliest
+    gathered = gathered[first:] + gathered[:first]
     t, losses = (torch.stack(parts, dim=1).flatten() for parts in zip(*gathered, strict=True))
     return t, losses
 
@@ -182,11 +184,16 @@ def stop_signal(received: list[str]) -> str:
 
 @contextlib.contextmanager
 def signals_caught():
-    """Yields a list to which SIGINT and SIGTERM add their names, so that the loop can save; a second one interrupts."""
+    """Yields a list to which SIGINT and SIGTERM add their names, so that the loop can save; a second one interrupts.
+
+    Not one within a second: launchers pass on what their processes have received already.
+    """
     received: list[str] = []
+    times: list[float] = []
 
     def note(number, frame):
-        if received:
+        times.append(time.monotonic())
+        if times[-1] - times[0] > 1:
             raise KeyboardInterrupt
         received.append(signal.Signals(number).name)
 

@@ -2,6 +2,7 @@ import csv
 import itertools
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from stay_diffusion.data.layout import Layout
 from stay_diffusion.logger import Logger
 from stay_diffusion.training.ema import Ema
 from stay_diffusion.training.state import TrainingState
-from stay_diffusion.training.train_loop import Periodic, learning_rate, train, train_step
+from stay_diffusion.training.train_loop import Periodic, learning_rate, signals_caught, train, train_step
 from stay_diffusion.training.validation import Validation
 
 CPU = torch.device("cpu")
@@ -222,6 +223,17 @@ def test_a_signal_ends_training_after_the_step_with_everything_saved(new_state, 
     assert run(config, state, RunFolder(tmp_path), periodic=[Periodic(1, interrupt)]) == name
     assert RunFolder(tmp_path).steps()[0] == state.step <= 3
     assert signal.getsignal(getattr(signal, name)) is handler
+
+
+def test_a_signal_passed_on_by_a_launcher_is_one_and_a_second_one_interrupts(monkeypatch):
+    now = iter((0.0, 0.1, 1.0, 5.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    with signals_caught() as received:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        assert received[0] == "SIGTERM"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_what_is_periodic_happens_at_its_steps_and_at_the_end(new_state, tmp_path):
