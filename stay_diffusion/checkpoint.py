@@ -120,7 +120,7 @@ class RunFolder:
         return ""
 
     def latest(self) -> int:
-        """The step of the latest whole checkpoint, 0 without any; a warning names damaged ones, ValueError if all are."""
+        """The latest whole checkpoint's step, 0 without any; a warning names damaged ones, ValueError if all are."""
         steps = self.steps()
         for step in reversed(steps):
             name = self.damaged(step)
