@@ -33,6 +33,7 @@ def test_training_and_fine_tuning_leave_the_files_that_the_commands_after_them_n
     here, ended = chain
     for name, step in (("ADE20K-STAY", 2), ("ADE20K-STAY-FINETUNE", 1)):
         numbered = [f"ema_0.9999_{step:06d}.pt", *(f"{kind}{step:06d}.pt" for kind in ("model", "opt", "state"))]
+        numbered.append(f"checkpoint{step:06d}.sha256")
         assert files(here / "OUTPUT" / name) == sorted([*CHECKPOINT, *numbered]), ended.stderr
     config = json.loads((here / "OUTPUT/ADE20K-STAY-FINETUNE/config.json").read_text())
     assert (config["lr"], config["drop_rate"], config["num_classes"]) == (2e-5, 0.2, 151)

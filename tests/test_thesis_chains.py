@@ -99,6 +99,7 @@ def files(folder: Path) -> list[str]:
 def test_training_and_fine_tuning_leave_the_files_that_the_commands_after_them_name(chain):
     for name, step in ((chain.name, 2), (f"{chain.name}-FINETUNE", 1)):
         numbered = [f"ema_0.9999_{step:06d}.pt", *(f"{kind}{step:06d}.pt" for kind in ("model", "opt", "state"))]
+        numbered.append(f"checkpoint{step:06d}.sha256")
         assert files(chain.here / "OUTPUT" / name) == sorted([*CHECKPOINT, *numbered]), chain.ended.stderr
     assert f"starting from OUTPUT/{chain.name}/model.pt" in chain.ended.stdout
 
