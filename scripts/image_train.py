@@ -7,7 +7,7 @@ from pathlib import Path
 from stay_diffusion.command import run_command
 from stay_diffusion.config import RunConfig
 from stay_diffusion.distributed import gather, join, start_group
-from stay_diffusion.flags import VOCABULARY, contradictions, dump, flatten, load, parse, unflatten
+from stay_diffusion.flags import contradictions, dump, flatten, load, parse, unflatten
 
 NAMES_SHOWN = 12
 
@@ -155,7 +155,7 @@ def held_out(config: RunConfig) -> list:
 
 def continued(folder, given: dict, step: int) -> RunConfig:
     """The folder's own configuration with what was given on top, where that can still change."""
-    from stay_diffusion.data.tags import merged
+    from stay_diffusion.factory import over_saved
 
     saved = load(folder.config_file)
     fixed = contradictions(given, saved)
@@ -167,10 +167,7 @@ def continued(folder, given: dict, step: int) -> RunConfig:
             f"--resume_checkpoint {start}: this folder continues from its latest step, {step}; choose another --logdir "
             "to start from an earlier one"
         )
-    changed = {name: value for name, value in given.items() if name not in VOCABULARY}
-    if "class_map" in changed:
-        changed["class_map"] = merged(saved.data.class_map, changed["class_map"])
-    return unflatten(RunConfig, {**flatten(saved), **changed})
+    return unflatten(RunConfig, {**flatten(saved), **over_saved(given, saved.data)})
 
 
 def started(start: str, resumed_step: int) -> str:

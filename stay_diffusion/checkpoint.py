@@ -23,9 +23,10 @@ _held: list = []  # open lock files
 class RunFolder:
     """One training run on disk.
 
-    config.json; modelNNNNNN.pt, ema_RATE_NNNNNN.pt, optNNNNNN.pt: flat state dicts of step N; stateNNNNNN.pt: RNG, data
-    position and all else that an exact resume needs, written last, so that a step counts only once it is complete;
-    model.pt and ema_RATE.pt name the latest, ema_RATE_best.pt the best by validation loss.
+    config.json; modelNNNNNN.pt, ema_RATE_NNNNNN.pt, optNNNNNN.pt: flat state dicts of step N; checkpointNNNNNN.sha256:
+    their checksums; stateNNNNNN.pt: the data position and all else that an exact resume needs, written last, so that a
+    step counts only once it is complete; model.pt and ema_RATE.pt name the latest, ema_RATE_best.pt the best by
+    validation loss.
     """
 
     def __init__(self, path: str | Path, url: str = ""):

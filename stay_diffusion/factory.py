@@ -192,11 +192,17 @@ def trained_config(weights: Path, given: dict, fallback: RunConfig, flag: str, f
     problems = contradictions(given, trained, free)
     if problems:
         raise ValueError(f"{weights}: {'; '.join(problems)}")
-    data_options = {k: value for k, value in given.items() if hasattr(trained.data, k) and k not in VOCABULARY}
-    if "class_map" in data_options:
-        data_options["class_map"] = merged(trained.data.class_map, data_options["class_map"])
+    data_options = {k: value for k, value in over_saved(given, trained.data).items() if hasattr(trained.data, k)}
     model_options = {k: given[k] for k in FREE if k in given}
     return replace(trained, data=replace(trained.data, **data_options), model=replace(trained.model, **model_options))
+
+
+def over_saved(given: dict, saved: DataConfig) -> dict:
+    """What was given, less the vocabulary, for a run that has a configuration: --class_map adds to the run's own."""
+    options = {name: value for name, value in given.items() if name not in VOCABULARY}
+    if "class_map" in options:
+        options["class_map"] = merged(saved.class_map, options["class_map"])
+    return options
 
 
 def _check_maps(records: list[ImageRecord], mode: str, no_instance: bool) -> None:

@@ -119,9 +119,8 @@ def train_step(state: TrainingState, config: RunConfig, images: Tensor, layout, 
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), options.grad_clip or torch.inf)
     finite = norm.isfinite()
     if not state.scaler.is_enabled():
-        state.own_optimizer.found_inf = (
-            ~finite
-        ).float()  # fused AdamW then skips the step on the device, without a wait
+        # Fused AdamW then skips the step on the device, without a wait.
+        state.own_optimizer.found_inf = (~finite).float()
     state.scaler.step(state.optimizer)
     state.scaler.update()
     for ema in state.emas:
