@@ -1,4 +1,4 @@
-"""Options as flags and as JSON: the flat guided-diffusion names on both sides, the dataclasses of config.py between."""
+"""Options as flags and as JSON: the flat guided-diffusion names on both sides, the dataclasses of config/ between."""
 
 import argparse
 import csv

@@ -14,7 +14,7 @@ BASE += ["stay_diffusion.storage", "stay_diffusion.device", "stay_diffusion.data
 BASE += ["stay_diffusion.models", "stay_diffusion.distributed", "stay_diffusion.launchers"]
 ALLOWED = {
     "stay_diffusion": [],
-    "stay_diffusion.config": [],
+    "stay_diffusion.config": ["stay_diffusion.config"],
     "stay_diffusion.device": ["stay_diffusion.launchers"],
     "stay_diffusion.flags": ["stay_diffusion.config"],
     "stay_diffusion.storage": [],

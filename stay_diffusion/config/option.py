@@ -1,0 +1,18 @@
+"""What an option is: a field of a frozen dataclass that is a flag and a line of JSON."""
+
+from dataclasses import field
+
+
+def option(default, help: str, choices: tuple = (), least: float | None = None, most: float | None = None):
+    """A field that is a flag; values below `least` or above `most` are refused wherever they come from."""
+    return field(default=default, metadata={"help": help, "choices": choices, "least": least, "most": most})
+
+
+def numbers(flag: str, text: str, kind) -> list:
+    try:
+        numbers = [kind(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise ValueError(f"--{flag} {text}: expected numbers separated by commas") from None
+    if any(not 0 <= n < float("inf") or (kind is int and n == 0) for n in numbers):
+        raise ValueError(f"--{flag} {text}: expected positive numbers")
+    return numbers

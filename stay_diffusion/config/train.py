@@ -1,0 +1,51 @@
+"""How a network is trained."""
+
+from dataclasses import dataclass
+
+from .option import numbers, option
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    logdir: str = option("", "run folder; empty: $OPENAI_LOGDIR, else OUTPUT/stay_diffusion")
+    is_train: bool = option(True, "False: train on the validation split")
+    resume_checkpoint: str = option("", "weights to start a fine-tune from (a run continues by the same command)")
+    max_steps: int = option(0, "stop after this many steps; 0: lr_anneal_steps, or for ever", least=0)
+    batch_size: int = option(1, "images per step and rank", least=1)
+    microbatch: int = option(-1, "images per forward pass; -1: batch_size", least=-1)
+    lr: float = option(1e-4, "learning rate of AdamW", least=0)
+    lr_anneal_steps: int = option(0, "lower the learning rate linearly to 0 over this many steps; 0: constant", least=0)
+    weight_decay: float = option(0.0, "weight decay of AdamW", least=0)
+    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping", least=0)
+    ema_rate: str = option("0.9999", "decay of the averaged weights; several: 0.999,0.9999")
+    drop_rate: float = option(0.0, "share of layouts replaced by no condition, for guidance", least=0, most=1)
+    schedule_sampler: str = option("uniform", "which t to train on", ("uniform", "loss-second-moment"))
+    precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
+    use_fp16: bool = option(False, "the tradition's name for --precision fp16; fp32 on a CPU")
+    fp16_scale_growth: float = option(1e-3, "growth per step of fp16's log2 loss scale", least=0)
+    seed: int = option(0, "of weights, data order, noise", least=0, most=2**63 - 1)
+    log_interval: int = option(10, "steps between log lines", least=1)
+    save_interval: int = option(10000, "steps between checkpoints", least=1)
+    keep_checkpoints: int = option(3, "how many checkpoints to keep; 0: all", least=0)
+    val_interval: int = option(1000, "steps between validation losses; 0: never", least=0)
+    val_images: int = option(64, "validation images, with fixed noise; fewer if there are fewer", least=1)
+    preview_interval: int = option(1000, "steps between preview grids; 0: never", least=0)
+    preview_images: int = option(8, "layouts of a preview grid", least=1)
+    shard_optimizer: bool = option(False, "several processes: each keeps a share of AdamW's moments")
+    dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
+    max_bad_steps: int = option(20, "stop after this many steps in a row without a finite gradient", least=1)
+
+    @property
+    def ema_rates(self) -> tuple[str, ...]:
+        rates = numbers("ema_rate", self.ema_rate, float)
+        if not rates:
+            raise ValueError("--ema_rate: needs at least one rate, such as 0.9999")
+        for rate in rates:
+            if not 0 <= rate < 1:
+                raise ValueError(f"--ema_rate {self.ema_rate}: rates lie in [0, 1)")
+        return tuple(rate.strip() for rate in self.ema_rate.split(",") if rate.strip())
+
+    @property
+    def last_step(self) -> int | None:
+        ends = [steps for steps in (self.max_steps, self.lr_anneal_steps) if steps]
+        return min(ends, default=None)
