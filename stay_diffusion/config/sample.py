@@ -14,6 +14,15 @@ class SampleConfig:
     batch_size: int = option(16, "images at a time (does not change them)", least=1)
     layouts: str = option("val", "val, train, or a file: a VoTT export or lines of JSON")
     is_train: bool = option(False, "the tradition's name for --layouts train")
+    insert_into: str = option(
+        "",
+        "put the layouts' objects into whole pictures, at their own size: a folder of good ones (below folders named "
+        "after products, if there are several), or train or val, whose labels stay",
+    )
+    edit: str = option("", "one picture to put the objects of --layout into")
+    layout: str = option("", "with --edit: a file with one layout (--layouts FILE)")
+    box_margin: float = option(0.15, "share of a box's longer side by which insertion may change around it", least=0)
+    num_resamples: int = option(4, "insertion: how often each step is gone, to fit the surroundings", least=1)
     s: float = option(1.0, "guidance scale: 1 is off (a model trained with drop_rate can go higher)")
     sampler: str = option("dpmpp_2m", "how to get from noise to images", ("ddpm", "ddim", "dpmpp_2m", "heun"))
     num_steps: int = option(20, "sampling steps, even in log-SNR (timestep_respacing: other spacings)", least=1)
