@@ -10,10 +10,10 @@ from ..data.annotations import Box, Vocabulary
 from .layout_plan import BalancedPlan, DataPlan
 from .layout_statistics import LayoutStatistics
 from .layouts import LayoutItem
-from .object_places import ObjectPlaces, PixelBox
+from .object_places import Kind, ObjectPlaces, overlap
 
 AS_DATA = -1.0  # good_parts
-TRIES = 50  # places tried for an object that must not overlap others
+TRIES, OBJECTS = 20, 4  # places tried where others are in the way, with each of so many objects of the data
 DECIMALS = 6  # of boxes in [0, 1]
 LAYOUT, PLAN, SHIFT = 1, 2, 3  # streams of random numbers from one seed
 
@@ -47,6 +47,8 @@ class LayoutSampler:
         shape = (len(statistics), len(statistics.classes))
         self.counts = np.zeros(shape, dtype=np.int64)
         np.add.at(self.counts, (statistics.picture, statistics.label - 1), 1)
+        if good_parts != AS_DATA and not 0 <= good_parts <= 1:
+            raise ValueError(f"--good_parts {good_parts:g}: expected a share of the layouts, or -1 for the data's own")
         self.shares = wanted_shares(class_balance, statistics.classes, self.counts.sum(axis=0))
         if rare_first and self.shares is None:
             raise ValueError("--rare_first True: --class_balance data leaves no class behind; give uniform or weights")
@@ -75,13 +77,15 @@ class LayoutSampler:
         picture, classes = plan[place]
         of = pictures[picture]
         drawn = int(self.statistics.product[of]) if asked is None else asked
-        width, height = size or self.statistics.sizes[of].tolist()
-        boxes: list[Box] = []
-        for label in rng.permutation(classes) + 1:
-            box = self._free_box(int(label), drawn, (width, height), boxes, rng)
-            if box:
-                boxes.append(box)
-        return product or self._name(drawn), tuple(boxes)
+        size = size or self.statistics.sizes[of].tolist()
+        placed, names = np.zeros((0, 4)), []
+        for label in (rng.permutation(classes) + 1).tolist():
+            box = self._placed(Kind(label, drawn, len(classes)), size, placed, rng)
+            if box is not None:
+                placed = np.concatenate([placed, box[None]])
+                names.append(self.statistics.classes[label - 1])
+        boxes = tuple(Box(name, *edges) for name, edges in zip(names, placed.tolist(), strict=True))
+        return product or self._name(drawn), boxes
 
     def items(self, num: int, size: tuple[float, float] | None = None) -> list[LayoutItem]:
         """The first `num` layouts as image_sample.py takes them."""
@@ -109,13 +113,23 @@ class LayoutSampler:
         products = self.statistics.product[pictures]
         return pictures, BalancedPlan(counts, products, shares / shares.sum(), self.already, seed)
 
-    def _free_box(self, label: int, product: int, size, boxes: list[Box], rng: np.random.Generator) -> Box | None:
-        name = self.statistics.classes[label - 1]
-        for _ in range(TRIES):
-            box = in_shares(name, self.places.draw(label, product, size, rng), size)
-            if not self.no_overlap or not any(overlap(box, other) for other in boxes):
-                return box
-        return None
+    def _placed(self, kind: Kind, size, placed: NDArray, rng: np.random.Generator) -> NDArray | None:
+        """A box (4,) in [0, 1] that overlaps those placed (n, 4) no more than the object it takes after does others.
+
+        Where there is none in TRIES places for each of OBJECTS, the one that overlaps least; with --no_overlap None.
+        """
+        best, least = None, np.inf
+        for _ in range(OBJECTS):
+            own, allowed = self.places.choose(kind, rng)
+            for _ in range(TRIES):
+                pixels = self.places.draw(kind, own, size, rng)
+                box = np.round(np.array(pixels) / (*size, *size), DECIMALS)
+                shared = overlap(box[None], placed).max(initial=0)
+                if shared <= (0 if self.no_overlap else allowed):
+                    return box
+                if shared < least:
+                    best, least = box, shared
+        return None if self.no_overlap else best
 
     def _product_id(self, product: str) -> int:
         if product not in self.vocabulary.products:
@@ -129,36 +143,31 @@ class LayoutSampler:
 
 
 def wanted_shares(class_balance: Sequence[str], classes: Sequence[str], counts: NDArray) -> NDArray | None:
-    """The share (K,) of each class that has objects, or None for the data's own."""
-    typed = f"--class_balance {','.join(class_balance)}"
-    if tuple(class_balance) == ("data",):
+    """The share (K,) of each class among the objects, of those with `counts` in the data; None for the data's own."""
+    words, typed = tuple(class_balance), f"--class_balance {','.join(class_balance)}"
+    if words == ("data",):
         return None
-    weights = np.zeros(len(classes))
-    if tuple(class_balance) == ("uniform",):
-        weights[counts > 0] = 1
-    for word in class_balance if tuple(class_balance) != ("uniform",) else ():
-        name, equals, weight = word.rpartition("=")
-        if not equals:
-            raise ValueError(f"{typed}: expected data, uniform, or CLASS=WEIGHT,...")
-        if name not in classes:
-            raise ValueError(f"{typed}: unknown class {name!r}; known: {', '.join(classes)}")
-        try:
-            weights[classes.index(name)] = float(weight)
-        except ValueError:
-            raise ValueError(f"{typed}: {weight!r} is no weight") from None
-        if counts[classes.index(name)] == 0 and weights[classes.index(name)]:
+    weights = counts > 0 if words == ("uniform",) else np.array(_weights(words, classes, typed))
+    for name, weight, count in zip(classes, weights, counts, strict=True):
+        if weight and not count:
             raise ValueError(f"{typed}: the training data hold no object of class {name!r}")
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        raise ValueError(f"{typed}: expected weights of 0 and above")
     if not weights.any():
         raise ValueError(f"{typed}: leaves no class that has training objects")
     return weights / weights.sum()
 
 
-def in_shares(name: str, box: PixelBox, size: tuple[float, float]) -> Box:
-    shares = (round(float(edge) / side, DECIMALS) for edge, side in zip(box, (*size, *size), strict=True))
-    return Box(name, *shares)
-
-
-def overlap(one: Box, other: Box) -> bool:
-    return min(one.x1, other.x1) > max(one.x0, other.x0) and min(one.y1, other.y1) > max(one.y0, other.y0)
+def _weights(words: Sequence[str], classes: Sequence[str], typed: str) -> list[float]:
+    weights = dict.fromkeys(classes, 0.0)
+    for word in words:
+        name, equals, weight = (part.strip() for part in word.rpartition("="))
+        if not equals:
+            raise ValueError(f"{typed}: expected data, uniform, or CLASS=WEIGHT,...")
+        if name not in weights:
+            raise ValueError(f"{typed}: unknown class {name!r}; known: {', '.join(classes)}")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            raise ValueError(f"{typed}: {weight!r} is not a number") from None
+        if not 0 <= weights[name] < np.inf:
+            raise ValueError(f"{typed}: expected weights of 0 and above")
+    return list(weights.values())
