@@ -25,6 +25,7 @@ from stay_diffusion.checkpoint import atomic_write, config_beside, sha256
 from stay_diffusion.command import run_command
 from stay_diffusion.config import SampleConfig
 from stay_diffusion.data.annotations import Box, Vocabulary
+from stay_diffusion.data.images import to_pil
 from stay_diffusion.device import pick_device
 from stay_diffusion.models.object_masks import at_least_one_pixel, box_indicator
 from stay_diffusion.sampling.export import ResultsFolder
@@ -32,7 +33,7 @@ from stay_diffusion.sampling.generate import generate_all
 from stay_diffusion.sampling.layouts import LayoutItem
 
 EMPTY_RATIO, EMPTY_LEVELS = 2.0, 2.0
-OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source")
+OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "attempt", "mask", "mask_kind", "masks")
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def sample_good_parts(folder: Path, items: list[LayoutItem], settings: dict, bat
             SampleConfig(batch_size=batch_size, **sampling),
             settings["timestep_respacing"],
             device,
-            on_image=lambda index, item, image: results.add(index, item, image, settings),
+            on_image=lambda index, item, image: results.add(index, item, to_pil(image), settings),
             done=done,
             run=settings.get("run", 0),
         )

@@ -72,14 +72,15 @@ def generate_all(
     sample: SampleConfig,
     respacing: str,
     device: torch.device,
-    on_image: Callable[[int, LayoutItem, Tensor], None],
+    on_image: Callable[..., None],
     done: AbstractSet[int] = frozenset(),
     run: int = 0,
     world: World = ALONE,
+    good_parts: bool = False,
 ) -> None:
     """Calls on_image(index, item, image (C, H, W)) for every item whose index is not done, batch by batch.
 
-    Batches are cut at the same indices whatever is done and however many processes share them, in turn, so that a
+    With `good_parts` a fourth argument is the same image without its objects, from the same random numbers. Batches are cut at the same indices whatever is done and however many processes share them, in turn, so that a
     continued or a shared run makes the very same images.
     """
     diffusion = respace(full_diffusion, respacing).to(device)
@@ -92,20 +93,24 @@ def generate_all(
             missing = [i for i in indices if i not in done]
             if not missing:
                 continue
-            images = generate(
-                model,
-                diffusion,
-                Layout.collate([items[i].tensors(vocabulary) for i in indices]),
-                image_generators(sample.seed, indices, run),
-                shape,
-                sampler=sample.sampler,
-                scale=sample.s,
-                eta=sample.eta,
-                clip_denoised=sample.clip_denoised,
-                precision=precision,
-            ).cpu()
+            layout = Layout.collate([items[i].tensors(vocabulary) for i in indices])
+            made = [
+                generate(
+                    model,
+                    diffusion,
+                    wanted,
+                    image_generators(sample.seed, indices, run),
+                    shape,
+                    sampler=sample.sampler,
+                    scale=sample.s,
+                    eta=sample.eta,
+                    clip_denoised=sample.clip_denoised,
+                    precision=precision,
+                ).cpu()
+                for wanted in ([layout, layout.good_part()] if good_parts else [layout])
+            ]
             for i in missing:
-                on_image(i, items[i], images[i - indices.start])
+                on_image(i, items[i], *(images[i - indices.start] for images in made))
             progress.update(len(missing))
 
 
