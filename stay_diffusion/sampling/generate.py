@@ -80,7 +80,9 @@ def generate_all(
 ) -> None:
     """Calls on_image(index, item, image (C, H, W)) for every item whose index is not done, batch by batch.
 
-    With `good_parts` a fourth argument is the same image without its objects, from the same random numbers. Batches are cut at the same indices whatever is done and however many processes share them, in turn, so that a
+    With `good_parts` a fourth argument is the same image without its objects, from the same random numbers.
+
+    Batches are cut at the same indices whatever is done and however many processes share them, in turn, so that a
     continued or a shared run makes the very same images.
     """
     diffusion = respace(full_diffusion, respacing).to(device)
