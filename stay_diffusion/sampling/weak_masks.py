@@ -16,9 +16,9 @@ KIND = "weak"  # what a manifest calls them
 
 SMOOTHING = 0.7  # pixels: standard deviation of the Gaussian over the difference
 MARGIN, LEAST_MARGIN = 0.1, 2  # how far a mask may reach out of its box: a share of its sides, pixels
-NOISE = 4.0  # standard deviations above the mean difference outside the boxes: below that, nothing happened
+NOISE = 5.0  # standard deviations above the mean difference outside the boxes: below that, nothing happened
 FAINTEST = 0.01  # of the range of grey levels in the picture: no difference below that is an object's
-SPECK = 0.1  # parts of a mask below this share of its largest part are noise
+SPECK, LEAST_SHARE = 0.1, 0.01  # parts of a mask below these shares of its largest part and of its box are noise
 
 Bools = NDArray[np.bool_]
 
@@ -81,7 +81,8 @@ def _cleaned(difference: NDArray, allowed: Bools, least: float, ndimage) -> Bool
     parts, number = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(parts.ravel(), minlength=number + 1)
     sizes[0] = 0
-    return ndimage.binary_fill_holes((sizes >= max(1, SPECK * sizes.max()))[parts]) & allowed
+    least_size = max(1, SPECK * sizes.max(), LEAST_SHARE * values.size)
+    return ndimage.binary_fill_holes((sizes >= least_size)[parts]) & allowed
 
 
 def _otsu(values: NDArray) -> float:

@@ -27,7 +27,7 @@ from stay_diffusion.data.formats.coco_entries import (
     stated_size,
 )
 from stay_diffusion.data.formats.files import check_image_dir, check_names, replace_file
-from stay_diffusion.data.formats.plain_boxes import UNREADABLE, as_name, reading
+from stay_diffusion.data.formats.plain_boxes import UNREADABLE, as_name, plain_number, reading
 from stay_diffusion.data.images import ImageError, image_size
 from stay_diffusion.data.problems import Problem
 
@@ -195,6 +195,8 @@ def _below(folder: Path, path: Path) -> str | None:
 
 
 def _shape(box: Box) -> dict:
-    width, height = round(box.x1 - box.x0, DIGITS), round(box.y1 - box.y0, DIGITS)
-    bbox = [round(box.x0, DIGITS), round(box.y0, DIGITS), width, height]
-    return {"bbox": bbox, "area": round(width * height, DIGITS), "iscrowd": 0}
+    def number(value: float) -> int | float:
+        return plain_number(round(value, DIGITS))
+
+    width, height = number(box.x1 - box.x0), number(box.y1 - box.y0)
+    return {"bbox": [number(box.x0), number(box.y0), width, height], "area": number(width * height), "iscrowd": 0}
