@@ -70,10 +70,11 @@ def classes_of(labels: np.ndarray, classes: Sequence[str]) -> set[str]:
 
 def fit(image: Image.Image, side: int) -> Image.Image:
     """RGB, its longer side `side`: enlarged so that every pixel is still visible, or shrunk."""
-    shape = image.size
-    width, height = (max(1, round(length * side / max(shape))) for length in shape)
-    enlarges = side >= max(shape)
-    return as_rgb(image).resize((width, height), Image.Resampling.NEAREST if enlarges else Image.Resampling.BOX)
+    longest = max(image.size)
+    width, height = (max(1, round(length * side / longest)) for length in image.size)
+    # Deep greys as floats: Pillow shrinks no others.
+    plain = Image.fromarray(np.asarray(image, np.float32)) if image.mode in WHITE else image.convert("RGB")
+    return as_rgb(plain.resize((width, height), Image.Resampling.NEAREST if side >= longest else Image.Resampling.BOX))
 
 
 def cell_side(images: Iterable[Image.Image]) -> int:
