@@ -25,6 +25,7 @@ def main() -> int:
     from stay_diffusion import factory, storage
     from stay_diffusion.checkpoint import config_beside, sha256
     from stay_diffusion.device import pick_device, resolve_precision
+    from stay_diffusion.sampling import weak_masks
     from stay_diffusion.sampling.export import ResultsFolder
     from stay_diffusion.sampling.generate import generate_all
 
@@ -43,6 +44,9 @@ def main() -> int:
     vocabulary = factory.vocabulary_of(config)
     shape = (config.model.image_channels, config.model.image_size, config.model.image_size)
 
+    if sample.masks and config.model.layout_kind != "boxes":
+        raise ValueError(f"--masks True: a model that sees no boxes (--conditioning {config.model.conditioning})")
+
     # What to make
     items, num_layouts = wanted(sample, config)
     settings = {
@@ -57,6 +61,7 @@ def main() -> int:
         "image_size": config.model.image_size,
         "checkpoint": str(weights.resolve()),
         "checkpoint_sha256": sha256(weights),
+        **({"mask_kind": weak_masks.KIND} if sample.masks else {}),
     }
     print(f"{len(items)} images from {num_layouts} layouts ({sample.layouts})")
     print(f"weights: {settings['checkpoint']} (sha256 {settings['checkpoint_sha256'][:12]})")
@@ -85,17 +90,33 @@ def main() -> int:
             sample,
             respacing,
             device,
-            on_image=partial(results.add, settings=of_run),
+            on_image=partial(add, results, of_run),
             done=done,
             run=run_index,
             world=world,
+            good_parts=sample.masks,
         )
         wait_for_all(f"{folder} made")
         if world.is_main:
-            results.finish(items, sample.save_npz)
+            results.finish(items, sample.save_npz, sample.export)
         print(f"samples, labels and manifest: {results.path.resolve()}")
         print(f"contact sheet: {(results.path / 'preview.png').resolve()}")
     return 0
+
+
+def add(results, settings: dict, index: int, item, image, good_part=None) -> None:
+    """Image (C, H, W) and, where weak masks are wanted, its good part, into the results folder."""
+    from stay_diffusion.data.images import to_pil
+    from stay_diffusion.sampling import weak_masks
+
+    picture = to_pil(image)
+    if good_part is None:
+        results.add(index, item, picture, settings)
+        return
+    masks = weak_masks.find(picture, to_pil(good_part), item.objects)
+    labels = [results.vocabulary.classes.index(box.label) + 1 for box in item.objects]
+    mask, extra = weak_masks.label_map(masks, labels), {"masks": weak_masks.codes(masks)}
+    results.add(index, item, picture, settings, mask=mask, extra=extra)
 
 
 def wanted(sample: SampleConfig, config: RunConfig) -> tuple[list, int]:

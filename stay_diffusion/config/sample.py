@@ -38,6 +38,10 @@ class SampleConfig:
     seed: int = option(0, "image i is drawn from (seed, i), whatever the batch size", least=0, most=2**63 - 1)
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
     use_fp16: bool = option(False, "the tradition's name for --precision fp16; fp32 on a CPU")
+    export: tuple = option(
+        ("vott",), "labels for the samples, each a data set of its own", ("vott", "coco", "voc", "yolo")
+    )
+    masks: bool = option(False, "also weak masks: what the objects changed in the same picture without them")
     save_npz: bool = option(False, "also write samples_NxHxWxC.npz")
     dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
     device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
