@@ -184,6 +184,7 @@ def entry_of(index: int, item: LayoutItem, settings: dict) -> dict:
         "file": f"samples/{item.stem}.png",
         "layout": {"product": item.product, "objects": objects},
         "source": item.source,
+        **({"source_image": str(item.into.path.resolve())} if item.into else {}),
         **settings,
     }
 

@@ -11,10 +11,16 @@ from torch import Tensor
 from ..data.annotations import ImageRecord, Vocabulary
 from ..data.images import Range
 from ..data.layout import Layout
-from ..data.native import Native, changed, read_native, seen_by_model
+from ..data.native import Native, changed, read_native, seen_by_model, to_picture
 from ..data.transforms import is_visible, map_boxes
+from .batches import Made, Make
+from .generate import image_generators
 from .layouts import LayoutItem
 from .windows import Window, margin_of, windows_of
+
+FINE = (
+    2  # pixels of a picture to one of the model's, up to which what is drawn simply takes the place of what was there
+)
 
 # (layout of B windows, what they show (B, C, S, S), which pixels stay (B, 1, S, S), generators) -> (B, C, S, S)
 Fill = Callable[[Layout, Tensor, Tensor, Sequence[torch.Generator]], Tensor]
@@ -138,6 +144,33 @@ def insert(
     return canvases
 
 
+def inserting(
+    fill: Fill,
+    items: Sequence[LayoutItem],
+    vocabulary: Vocabulary,
+    view: View,
+    margin: float,
+    seed: int,
+    run: int = 0,
+    with_good_parts: bool = False,
+) -> Make:
+    """What makes whole pictures of items, as batches.make_all takes it."""
+
+    def make(indices: Sequence[int], attempt: int) -> list[Made]:
+        generators = image_generators(seed, indices, run, attempt)
+        canvases = insert([items[i] for i in indices], generators, fill, vocabulary, view, margin, with_good_parts)
+        return [
+            Made(
+                to_picture(canvas.picture),
+                to_picture(canvas.good_part) if with_good_parts else None,
+                to_picture(canvas.source),
+            )
+            for canvas in canvases
+        ]
+
+    return make
+
+
 def count_new(items: Iterable[LayoutItem]) -> int:
     """How many objects are to be drawn."""
     return sum(len(item.objects) - len(item.into.boxes) for item in items)
@@ -149,8 +182,10 @@ def _seen(native: Native, window: Window, view: View) -> Tensor:
 
 
 def _painted(native: Native, window: Window, image: Tensor, opacity: NDArray, view: View) -> Native:
-    # The difference is added, not the picture itself: so a window that the model saw smaller keeps its fine texture.
-    change = _resized(image.cpu().float() - _seen(native, window, view), window.size)
+    before = seen_by_model(native[window.slices], view.channels, view.value_range)
+    if max(window.size) > FINE * view.size:  # what the model was too coarse to see stays: the grain of a surface, say
+        before = _resized(_resized(before, (view.size, view.size)), window.size)
+    change = _resized(image.cpu().float(), window.size) - before
     return changed(native, change * torch.from_numpy(opacity).float(), window.slices, view.value_range)
 
 

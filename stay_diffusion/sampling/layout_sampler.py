@@ -15,7 +15,7 @@ from .object_places import Kind, ObjectPlaces, overlap
 AS_DATA = -1.0  # good_parts
 TRIES, OBJECTS = 20, 4  # places tried where others are in the way, with each of so many objects of the data
 DECIMALS = 6  # of boxes in [0, 1]
-CANDIDATES = 100  # places looked at where one is preferred to another
+CANDIDATES = 200  # places looked at where one is preferred to another
 LAYOUT, PLAN, SHIFT = 1, 2, 3  # streams of random numbers from one seed
 NOTHING = np.zeros((0, 4))  # boxes
 
