@@ -96,7 +96,10 @@ class Canvas:
         )
 
     def opacity(self, window: Window) -> NDArray[np.float64]:
-        return window.opacity([self.margins[place] for place in window.objects], self.size)
+        """How much of a window's pixels is drawn anew; nothing of other objects that are in the picture already."""
+        opacity = window.opacity([self.margins[place] for place in window.objects], self.size)
+        own = [self.num_before + place for place in window.objects]
+        return np.where(window.covered(self.boxes[self.drawn]) & ~window.covered(self.boxes[own]), 0.0, opacity)
 
     def draw(self, window: Window, image: Tensor, good_part: Tensor | None, view: View) -> None:
         """Puts what the model has drawn (C, S, S) into a window of the picture, and of the good part."""

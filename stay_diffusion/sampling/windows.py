@@ -52,6 +52,15 @@ class Window:
             opacity = np.maximum(opacity, np.minimum(across[None], down[:, None]))
         return opacity
 
+    def covered(self, boxes: NDArray) -> NDArray[np.bool_]:
+        """Which pixels (h, w) boxes (n, 4) cover, wholly or in part."""
+        x0, y0, _, _ = self.area
+        covered = np.zeros(self.size, dtype=bool)
+        for left, top, right, bottom in boxes - (x0, y0, x0, y0):
+            columns, rows = ((max(math.floor(a), 0), max(math.ceil(b), 0)) for a, b in ((left, right), (top, bottom)))
+            covered[slice(*rows), slice(*columns)] = True
+        return covered
+
     def keep(self, opacity: NDArray, size: int) -> Tensor:
         """Which of the model's pixels (1, size, size) are known: those of which nothing is drawn."""
         drawn = torch.from_numpy(opacity > 0)[None, None].float()
