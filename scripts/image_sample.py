@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -64,8 +64,11 @@ def main() -> int:
         "checkpoint_sha256": sha256(weights),
         **({"mask_kind": weak_masks.KIND} if sample.masks else {}),
         **(inserted(sample) if is_inserting(sample) else {}),
+        **(gated(sample) if is_gated(sample) else {}),
     }
-    print(f"{len(items)} images, layouts: {sample.layouts}")
+    gate = quality_gate(config, weights.parent, device, world) if is_gated(sample) else None
+    num_layouts = len({(item.product, item.objects) for item in items})
+    print(f"{len(items)} images from {num_layouts} layouts ({sample.layouts})")
     print(f"weights: {settings['checkpoint']} (sha256 {settings['checkpoint_sha256'][:12]})")
 
     # Make them, once or several times
@@ -84,14 +87,23 @@ def main() -> int:
             results.open()
         wait_for_all(f"{folder} opened")
         make = maker(model, diffusion, items, sample, config, run_index)
-        on_image = partial(add, results, items, of_run, sample.masks)
+        on_image = partial(add, results, items, of_run, sample)
+        judge = partial(judged, gate, items, sample) if gate else None
         started = time.perf_counter()
-        make_all(make, len(items), sample.batch_size, on_image, done, world)
+        make_all(
+            make, len(items), sample.batch_size, on_image, done, world, judge, sample.reject_below, sample.max_attempts
+        )
         if is_inserting(sample) and len(done) < len(items):
             tell_pace(time.perf_counter() - started, items, done, world.size)
         wait_for_all(f"{folder} made")
         if world.is_main:
             results.finish(items, sample.save_npz, sample.export)
+            if gate:
+                tell_quality(results, gate)
+            if sample.report:
+                from stay_diffusion.sampling.report import write_report
+
+                print(f"report: {write_report(results.path).resolve()}")
         print(f"samples, labels and manifest: {results.path.resolve()}")
         print(f"contact sheet: {(results.path / 'preview.png').resolve()}")
     return 0
@@ -105,23 +117,70 @@ def maker(model, diffusion, items: list, sample: SampleConfig, config: RunConfig
 
     size, channels = config.model.image_size, config.model.image_channels
     shape, vocabulary = (channels, size, size), vocabulary_of(config)
+    with_good_parts = sample.masks or is_gated(sample)
     if not is_inserting(sample):
-        return sampling(model, diffusion, items, vocabulary, shape, sample, run_index, sample.masks)
+        return sampling(model, diffusion, items, vocabulary, shape, sample, run_index, with_good_parts)
     view = View(size, channels, config.data.crop_policy, config.data.min_visible, config.data.black_and_white)
     fill = filling(model, diffusion, shape, sample)
-    return inserting(fill, items, vocabulary, view, sample.box_margin, sample.seed, run_index, sample.masks)
+    return inserting(fill, items, vocabulary, view, sample.box_margin, sample.seed, run_index, with_good_parts)
 
 
-def add(results, items: list, settings: dict, with_masks: bool, index: int, made) -> None:
-    """A finished picture, with the masks of its objects where they are wanted, into the results folder."""
+def add(results, items: list, settings: dict, sample: SampleConfig, index: int, made) -> None:
+    """A finished picture, with what is known of it, into the results folder."""
     from stay_diffusion.sampling import weak_masks
 
     item, mask, extra = items[index], None, {}
-    if with_masks:
+    if sample.masks:
         masks = weak_masks.find(made.image, made.good_part, item.objects)
         labels = [results.vocabulary.classes.index(box.label) + 1 for box in item.objects]
         mask, extra = weak_masks.label_map(masks, labels), {"masks": weak_masks.codes(masks)}
-    results.add(index, item, made.image, settings, source_image=made.source, mask=mask, extra=extra)
+    rejected = False
+    if made.quality:
+        extra |= {"attempt": made.attempt, "quality": made.quality.of_image.as_json()}
+        rejected = made.quality.score < sample.reject_below
+    results.add(index, item, made.image, settings, made.source, mask, extra, rejected)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate says of an image, and its score: below all others for a near-copy where these are not wanted."""
+
+    of_image: object
+    score: float
+
+
+def judged(gate, items: list, sample: SampleConfig, index: int, made) -> Judgement:
+    item = items[index]
+    new = item.objects[len(item.into.boxes) if item.into else 0 :]
+    quality = gate.score(made.image, new, made.good_part)
+    return Judgement(quality, -1.0 if sample.reject_copies and gate.is_copy(quality) else quality.score)
+
+
+def quality_gate(config: RunConfig, run_folder: Path, device, world):
+    """The run's gate, trained by the first process where there is none yet."""
+    from stay_diffusion.quality.run_gate import gate_of_run
+
+    if config.model.layout_kind != "boxes":
+        raise ValueError(f"--reject_below: a model that sees no boxes (--conditioning {config.model.conditioning})")
+    gate = gate_of_run(config, run_folder, device) if world.is_main else None
+    wait_for_all("quality gate")
+    return gate or gate_of_run(config, run_folder, device)
+
+
+def tell_quality(results, gate) -> None:
+    """Writes what the gate has said of the images that are kept, and says how many are not."""
+    from stay_diffusion.quality.scores import ImageQuality
+    from stay_diffusion.quality.summary import write_quality
+
+    entries = [entry for _, entry in sorted(results.entries().items())]
+    kept = [entry for entry in entries if not entry.get("rejected")]
+    write_quality(results.path, kept, [ImageQuality.of_json(entry["quality"]) for entry in kept], gate)
+    drawn = sum(entry["attempt"] + 1 for entry in entries)
+    print(
+        f"quality gate: {len(kept)} of {len(entries)} images kept, {drawn} drawn; see {results.path / 'quality.json'}"
+    )
+    if len(kept) < len(entries):
+        logging.warning("%d images never passed the gate: they are in %s", len(entries) - len(kept), "rejected/")
 
 
 def tell_pace(seconds: float, items: list, done: set, ranks: int) -> None:
@@ -134,6 +193,14 @@ def tell_pace(seconds: float, items: list, done: set, ranks: int) -> None:
 
 def is_inserting(sample: SampleConfig) -> bool:
     return bool(sample.insert_into or sample.edit)
+
+
+def is_gated(sample: SampleConfig) -> bool:
+    return bool(sample.reject_below or sample.reject_copies)
+
+
+def gated(sample: SampleConfig) -> dict:
+    return {name: getattr(sample, name) for name in ("reject_below", "reject_copies", "max_attempts")}
 
 
 def inserted(sample: SampleConfig) -> dict:
