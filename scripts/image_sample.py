@@ -30,7 +30,7 @@ def main() -> int:
     from stay_diffusion.sampling import weak_masks
     from stay_diffusion.sampling.batches import make_all
     from stay_diffusion.sampling.export import ResultsFolder
-    from stay_diffusion.sampling_items import wanted
+    from stay_diffusion.sample_items import wanted
 
     # The trained model
     weights = storage.weights(sample.model_path)
@@ -86,13 +86,12 @@ def main() -> int:
         if world.is_main:
             results.open()
         wait_for_all(f"{folder} opened")
-        make = maker(model, diffusion, items, sample, config, run_index)
+        make = maker(model, diffusion, items, sample, config, run_index, gate)
         on_image = partial(add, results, items, of_run, sample)
         judge = partial(judged, gate, items, sample) if gate else None
         started = time.perf_counter()
-        make_all(
-            make, len(items), sample.batch_size, on_image, done, world, judge, sample.reject_below, sample.max_attempts
-        )
+        attempts = 1 if is_inserting(sample) else sample.max_attempts  # objects are drawn again one by one there
+        make_all(make, len(items), sample.batch_size, on_image, done, world, judge, sample.reject_below, attempts)
         if is_inserting(sample) and len(done) < len(items):
             tell_pace(time.perf_counter() - started, items, done, world.size)
         wait_for_all(f"{folder} made")
@@ -109,7 +108,7 @@ def main() -> int:
     return 0
 
 
-def maker(model, diffusion, items: list, sample: SampleConfig, config: RunConfig, run_index: int):
+def maker(model, diffusion, items: list, sample: SampleConfig, config: RunConfig, run_index: int, gate):
     """What makes the pictures of items: the model's own, or whole ones that it puts objects into."""
     from stay_diffusion.factory import vocabulary_of
     from stay_diffusion.sampling.generate import filling, sampling
@@ -121,8 +120,18 @@ def maker(model, diffusion, items: list, sample: SampleConfig, config: RunConfig
     if not is_inserting(sample):
         return sampling(model, diffusion, items, vocabulary, shape, sample, run_index, with_good_parts)
     view = View(size, channels, config.data.crop_policy, config.data.min_visible, config.data.black_and_white)
-    fill = filling(model, diffusion, shape, sample)
-    return inserting(fill, items, vocabulary, view, sample.box_margin, sample.seed, run_index, with_good_parts)
+    return inserting(
+        filling(model, diffusion, shape, sample),
+        items,
+        vocabulary,
+        view,
+        sample.box_margin,
+        sample.seed,
+        run_index,
+        with_good_parts,
+        accept=partial(passes, gate, sample) if gate else None,
+        most_attempts=sample.max_attempts if gate else 1,
+    )
 
 
 def add(results, items: list, settings: dict, sample: SampleConfig, index: int, made) -> None:
@@ -130,15 +139,16 @@ def add(results, items: list, settings: dict, sample: SampleConfig, index: int, 
     from stay_diffusion.sampling import weak_masks
 
     item, mask, extra = items[index], None, {}
+    objects = item.objects if made.objects is None else made.objects
     if sample.masks:
-        masks = weak_masks.find(made.image, made.good_part, item.objects)
-        labels = [results.vocabulary.classes.index(box.label) + 1 for box in item.objects]
+        masks = weak_masks.find(made.image, made.good_part, objects)
+        labels = [results.vocabulary.classes.index(box.label) + 1 for box in objects]
         mask, extra = weak_masks.label_map(masks, labels), {"masks": weak_masks.codes(masks)}
     rejected = False
     if made.quality:
-        extra |= {"attempt": made.attempt, "quality": made.quality.of_image.as_json()}
-        rejected = made.quality.score < sample.reject_below
-    results.add(index, item, made.image, settings, made.source, mask, extra, rejected)
+        extra |= {"attempt": made.attempt, "redrawn": made.redrawn, "quality": made.quality.of_image.as_json()}
+        rejected = not is_inserting(sample) and made.quality.score < sample.reject_below
+    results.add(index, item, made.image, settings, made.source, mask, extra, objects, rejected)
 
 
 @dataclass(frozen=True)
@@ -151,9 +161,18 @@ class Judgement:
 
 def judged(gate, items: list, sample: SampleConfig, index: int, made) -> Judgement:
     item = items[index]
-    new = item.objects[len(item.into.boxes) if item.into else 0 :]
-    quality = gate.score(made.image, new, made.good_part)
+    drawn = (item.objects if made.objects is None else made.objects)[len(item.into.boxes) if item.into else 0 :]
+    quality = gate.score(made.image, drawn, made.good_part)
     return Judgement(quality, -1.0 if sample.reject_copies and gate.is_copy(quality) else quality.score)
+
+
+def passes(gate, sample: SampleConfig, canvas, window) -> bool:
+    """Whether the gate lets the objects of a window stay in a whole picture."""
+    from stay_diffusion.data.native import to_picture
+
+    objects = [canvas.item.objects[canvas.num_before + place] for place in window.objects]
+    quality = gate.score(to_picture(canvas.picture), objects, to_picture(canvas.good_part))
+    return quality.score >= sample.reject_below and not (sample.reject_copies and gate.is_copy(quality))
 
 
 def quality_gate(config: RunConfig, run_folder: Path, device, world):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,14 +80,15 @@ class ResultsFolder:
         source_image: Image.Image | None = None,
         mask: Image.Image | None = None,
         extra: dict | None = None,
+        objects: Sequence[Box] | None = None,
         rejected: bool = False,
     ) -> None:
         """One finished image of any size, L, RGB or I;16: its pictures first, then its line in the manifest.
 
         `source_image` is what it was made of, in place of the layout's real picture; `mask` holds the label of each of
-        its pixels; `extra` is what else its line says.
+        its pixels; `extra` is what else its line says; `objects` are those of the layout that are in the image, if not all.
         """
-        entry = {**entry_of(index, item, settings), **({"mask": f"masks/{item.stem}.png"} if mask else {})}
+        entry = {**entry_of(index, item, settings, objects), **({"mask": f"masks/{item.stem}.png"} if mask else {})}
         entry |= extra or {}
         if rejected:
             entry |= {"file": f"rejected/{item.stem}.png", "rejected": True}
@@ -97,7 +99,7 @@ class ResultsFolder:
             coding = item.dataset.records[item.index].maps.coding
             labels = semantic_map.to_image(real.semantic_map[0].numpy(), coding)
         else:
-            labels = draw_layout(item.objects, self.vocabulary.classes, image.size)
+            labels = draw_layout(item.objects if objects is None else objects, self.vocabulary.classes, image.size)
         save_png(labels, self.path / "labels" / f"{item.stem}.png")
         shown = source_image or (real and to_pil(real.image))
         if shown:
@@ -118,7 +120,8 @@ class ResultsFolder:
         accepted = [index for index in range(len(items)) if not entries[index].get("rejected")]
         if not accepted:
             raise ValueError(f"{self.path}: none of the {len(items)} images passed --reject_below and --reject_copies")
-        items, entries = [items[index] for index in accepted], [entries[index] for index in accepted]
+        entries = [entries[index] for index in accepted]
+        items = [replace(items[e["index"]], objects=objects_of(e)) for e in entries]
         data = self._labelled(items, entries)
         for name in formats:
             in_place = name == "vott"
@@ -185,20 +188,35 @@ class ResultsFolder:
             part.unlink()
 
 
-def entry_of(index: int, item: LayoutItem, settings: dict) -> dict:
-    """A manifest line: which image, from which layout, with which settings."""
-    objects = [{"label": b.label, "box": [b.x0, b.y0, b.x1, b.y1]} for b in item.objects]
-    for there in objects[: len(item.into.boxes) if item.into else 0]:
-        there["in_source"] = True  # as it was: nobody drew it
-    return {
+def entry_of(index: int, item: LayoutItem, settings: dict, drawn: Sequence[Box] | None = None) -> dict:
+    """A manifest line: which image, from which layout, with which settings.
+
+    Of a layout of which not all is drawn, "asked" holds the whole.
+    """
+    num_before = len(item.into.boxes) if item.into else 0
+    entry = {
         "index": index,
         "stem": item.stem,
         "file": f"samples/{item.stem}.png",
-        "layout": {"product": item.product, "objects": objects},
+        "layout": _layout_of(item.product, item.objects if drawn is None else drawn, num_before),
         "source": item.source,
         **({"source_image": str(item.into.path.resolve())} if item.into else {}),
         **settings,
     }
+    is_whole = drawn is None or len(drawn) == len(item.objects)
+    return entry if is_whole else {**entry, "asked": _layout_of(item.product, item.objects, num_before)}
+
+
+def _layout_of(product: str | None, objects: Sequence[Box], num_before: int) -> dict:
+    lines = [{"label": b.label, "box": [b.x0, b.y0, b.x1, b.y1]} for b in objects]
+    for there in lines[:num_before]:
+        there["in_source"] = True  # as it was: nobody drew it
+    return {"product": product, "objects": lines}
+
+
+def objects_of(entry: dict) -> tuple[Box, ...]:
+    """The objects in the image of a manifest line."""
+    return tuple(Box(each["label"], *each["box"]) for each in entry["layout"]["objects"])
 
 
 def save_png(image: Image.Image, path: Path, text: PngInfo | None = None) -> None:
@@ -216,6 +234,7 @@ def _first_difference(entry: dict, items: Sequence[LayoutItem], settings: dict) 
     index = entry["index"]
     if index >= len(items):
         return f"image {index}, beyond the {len(items)} asked for"
+    entry = {**entry, "layout": entry.get("asked", entry.get("layout"))}
     expected = json.loads(json.dumps(entry_of(index, items[index], settings)))
     for key in (*expected, "mask_kind"):
         if key not in ("checkpoint", "source", "file") and entry.get(key) != expected.get(key):

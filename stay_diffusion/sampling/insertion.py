@@ -1,14 +1,14 @@
 """Defects into whole pictures at their own size: window by window, with everything else as it was."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.annotations import ImageRecord, Vocabulary
+from ..data.annotations import Box, ImageRecord, Vocabulary
 from ..data.images import Range
 from ..data.layout import Layout
 from ..data.native import Native, changed, read_native, seen_by_model, to_picture
@@ -24,6 +24,7 @@ FINE = (
 
 # (layout of B windows, what they show (B, C, S, S), which pixels stay (B, 1, S, S), generators) -> (B, C, S, S)
 Fill = Callable[[Layout, Tensor, Tensor, Sequence[torch.Generator]], Tensor]
+Accept = Callable[["Canvas", Window], bool]  # whether what has been drawn in a window, last, can stay
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class View:
 class Canvas:
     """A picture that objects go into, window after window, and beside it the same one without them.
 
-    `boxes` (N, 4) in pixels are all of its objects; the first `num_before` are in the source already.
+    `boxes` (N, 4) in pixels are all of its objects; the first `num_before` are in the source already. `drawn` are the
+    places of those that are in the picture, `redrawn` counts windows that were not accepted.
     """
 
     item: LayoutItem
@@ -59,6 +61,7 @@ class Canvas:
     picture: Native
     good_part: Native
     drawn: list[int] = field(default_factory=list)
+    redrawn: int = 0
 
     @classmethod
     def of(cls, item: LayoutItem, view: View, margin: float) -> "Canvas":
@@ -101,12 +104,20 @@ class Canvas:
         own = [self.num_before + place for place in window.objects]
         return np.where(window.covered(self.boxes[self.drawn]) & ~window.covered(self.boxes[own]), 0.0, opacity)
 
-    def draw(self, window: Window, image: Tensor, good_part: Tensor | None, view: View) -> None:
-        """Puts what the model has drawn (C, S, S) into a window of the picture, and of the good part."""
-        self.picture = _painted(self.picture, window, image, self.opacity(window), view)
-        if good_part is not None:
-            self.good_part = _painted(self.good_part, window, good_part, self.opacity(window), view)
-        self.drawn += [self.num_before + place for place in window.objects]
+    def drawn_into(self, window: Window, image: Tensor, good_part: Tensor | None, view: View) -> "Canvas":
+        """The canvas with what the model has drawn (C, S, S) in a window of the picture, and of the good part."""
+        opacity = self.opacity(window)
+        return replace(
+            self,
+            picture=_painted(self.picture, window, image, opacity, view),
+            good_part=self.good_part if good_part is None else _painted(self.good_part, window, good_part, opacity, view),
+            drawn=[*self.drawn, *(self.num_before + place for place in window.objects)],
+        )
+
+    @property
+    def objects(self) -> tuple[Box, ...]:
+        """What is in the picture, boxes in [0, 1]."""
+        return tuple(self.item.objects[place] for place in sorted(self.drawn))
 
 
 @torch.no_grad()
@@ -118,33 +129,60 @@ def insert(
     view: View,
     margin: float,
     with_good_parts: bool = False,
+    accept: Accept | None = None,
+    most_attempts: int = 1,
 ) -> list[Canvas]:
     """Draws the objects of each item into its good picture, `item.into`; one generator for each.
 
     `margin` is the share of a box's longer side by which the picture may change around it. Windows of one picture
-    follow one another, each seeing what the earlier ones have drawn; those of all pictures go in batches.
+    follow one another, each seeing what the earlier ones have drawn; those of all pictures go in batches. A window that
+    `accept` refuses is drawn again, up to `most_attempts` times in all, and then left as it was.
     """
     canvases = [Canvas.of(item, view, margin) for item in items]
     for turn in range(max((len(canvas.windows) for canvas in canvases), default=0)):
         active = [i for i, canvas in enumerate(canvases) if turn < len(canvas.windows)]
-        windows = [canvases[i].windows[turn] for i in active]
-        with_objects, without = zip(
-            *(canvases[i].layouts(window, view, vocabulary) for i, window in zip(active, windows, strict=True)),
-            strict=True,
-        )
-        known = torch.stack(
-            [_seen(canvases[i].picture, window, view) for i, window in zip(active, windows, strict=True)]
-        )
-        keep = torch.stack(
-            [window.keep(canvases[i].opacity(window), view.size) for i, window in zip(active, windows, strict=True)]
-        )
-        own = [generators[i] for i in active]
-        again = [_copy(generator) for generator in own]
-        drawn = fill(Layout.collate(with_objects), known, keep, own)
-        good_parts = fill(Layout.collate(without), known, keep, again) if with_good_parts else [None] * len(active)
-        for i, window, image, good_part in zip(active, windows, drawn, good_parts, strict=True):
-            canvases[i].draw(window, image, good_part, view)
+        for _ in range(most_attempts):
+            drawn = _draw_windows(canvases, active, turn, generators, fill, vocabulary, view, with_good_parts)
+            refused = []
+            for i, canvas in drawn.items():
+                if accept is None or accept(canvas, canvas.windows[turn]):
+                    canvases[i] = canvas
+                else:
+                    refused.append(i)
+                    canvases[i].redrawn += 1
+            active = refused
+            if not active:
+                break
     return canvases
+
+
+def _draw_windows(
+    canvases: Sequence[Canvas],
+    active: Sequence[int],
+    turn: int,
+    generators: Sequence[torch.Generator],
+    fill: Fill,
+    vocabulary: Vocabulary,
+    view: View,
+    with_good_parts: bool,
+) -> dict[int, Canvas]:
+    """The `active` of the canvases with their next windows drawn."""
+    windows = [canvases[i].windows[turn] for i in active]
+with_objects, without = zip(
+        *(canvases[i].layouts(window, view, vocabulary) for i, window in zip(active, windows, strict=True)), strict=True
+    )
+    known = torch.stack([_seen(canvases[i].picture, window, view) for i, window in zip(active, windows, strict=True)])
+    keep = torch.stack(
+        [window.keep(canvases[i].opacity(window), view.size) for i, window in zip(active, windows, strict=True)]
+    )
+    own = [generators[i] for i in active]
+    again = [_copy(generator) for generator in own]
+    images = fill(Layout.collate(with_objects), known, keep, own)
+    good_parts = fill(Layout.collate(without), known, keep, again) if with_good_parts else [None] * len(active)
+    return {
+        i: canvases[i].drawn_into(window, image, good_part, view)
+        for i, window, image, good_part in zip(active, windows, images, good_parts, strict=True)
+    }
 
 
 def inserting(
@@ -156,17 +194,24 @@ def inserting(
     seed: int,
     run: int = 0,
     with_good_parts: bool = False,
+    accept: Accept | None = None,
+    most_attempts: int = 1,
 ) -> Make:
     """What makes whole pictures of items, as batches.make_all takes it."""
 
     def make(indices: Sequence[int], attempt: int) -> list[Made]:
         generators = image_generators(seed, indices, run, attempt)
-        canvases = insert([items[i] for i in indices], generators, fill, vocabulary, view, margin, with_good_parts)
+        chosen = [items[i] for i in indices]
+        canvases = insert(
+            chosen, generators, fill, vocabulary, view, margin, with_good_parts, accept, most_attempts
+        )
         return [
             Made(
                 to_picture(canvas.picture),
                 to_picture(canvas.good_part) if with_good_parts else None,
                 to_picture(canvas.source),
+                canvas.objects,
+                canvas.redrawn,
             )
             for canvas in canvases
         ]
