@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +27,10 @@ def main() -> int:
     from stay_diffusion.checkpoint import config_beside, sha256
     from stay_diffusion.device import pick_device, resolve_precision
     from stay_diffusion.diffusion.gaussian_diffusion import respace
+    from stay_diffusion.sample_items import wanted
     from stay_diffusion.sampling import weak_masks
     from stay_diffusion.sampling.batches import make_all
     from stay_diffusion.sampling.export import ResultsFolder
-    from stay_diffusion.sample_items import wanted
 
     # The trained model
     weights = storage.weights(sample.model_path)
@@ -66,8 +66,12 @@ def main() -> int:
         **(inserted(sample) if is_inserting(sample) else {}),
         **(gated(sample) if is_gated(sample) else {}),
     }
-    gate = quality_gate(config, weights.parent, device, world) if is_gated(sample) else None
-    num_layouts = len({(item.product, item.objects) for item in items})
+    gate = None
+    if is_gated(sample):
+        from stay_diffusion.sample_gate import judged, passes, quality_gate, tell_quality
+
+        gate = quality_gate(config, weights.parent, device, world)
+    num_layouts = len({(item.source, item.product, item.objects) for item in items})
     print(f"{len(items)} images from {num_layouts} layouts ({sample.layouts})")
     print(f"weights: {settings['checkpoint']} (sha256 {settings['checkpoint_sha256'][:12]})")
 
@@ -86,7 +90,9 @@ def main() -> int:
         if world.is_main:
             results.open()
         wait_for_all(f"{folder} opened")
-        make = maker(model, diffusion, items, sample, config, run_index, gate)
+        make = maker(
+            model, diffusion, items, sample, config, run_index, partial(passes, gate, sample) if gate else None
+        )
         on_image = partial(add, results, items, of_run, sample)
         judge = partial(judged, gate, items, sample) if gate else None
         started = time.perf_counter()
@@ -108,11 +114,12 @@ def main() -> int:
     return 0
 
 
-def maker(model, diffusion, items: list, sample: SampleConfig, config: RunConfig, run_index: int, gate):
+def maker(model, diffusion, items: list, sample: SampleConfig, config: RunConfig, run_index: int, accept=None):
     """What makes the pictures of items: the model's own, or whole ones that it puts objects into."""
     from stay_diffusion.factory import vocabulary_of
+    from stay_diffusion.sampling.canvas import View
     from stay_diffusion.sampling.generate import filling, sampling
-    from stay_diffusion.sampling.insertion import View, inserting
+    from stay_diffusion.sampling.insertion import inserting
 
     size, channels = config.model.image_size, config.model.image_channels
     shape, vocabulary = (channels, size, size), vocabulary_of(config)
@@ -129,8 +136,8 @@ def maker(model, diffusion, items: list, sample: SampleConfig, config: RunConfig
         sample.seed,
         run_index,
         with_good_parts,
-        accept=partial(passes, gate, sample) if gate else None,
-        most_attempts=sample.max_attempts if gate else 1,
+        accept,
+        sample.max_attempts if accept else 1,
     )
 
 
@@ -149,57 +156,6 @@ def add(results, items: list, settings: dict, sample: SampleConfig, index: int, 
         extra |= {"attempt": made.attempt, "redrawn": made.redrawn, "quality": made.quality.of_image.as_json()}
         rejected = not is_inserting(sample) and made.quality.score < sample.reject_below
     results.add(index, item, made.image, settings, made.source, mask, extra, objects, rejected)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the gate says of an image, and its score: below all others for a near-copy where these are not wanted."""
-
-    of_image: object
-    score: float
-
-
-def judged(gate, items: list, sample: SampleConfig, index: int, made) -> Judgement:
-    item = items[index]
-    drawn = (item.objects if made.objects is None else made.objects)[len(item.into.boxes) if item.into else 0 :]
-    quality = gate.score(made.image, drawn, made.good_part)
-    return Judgement(quality, -1.0 if sample.reject_copies and gate.is_copy(quality) else quality.score)
-
-
-def passes(gate, sample: SampleConfig, canvas, window) -> bool:
-    """Whether the gate lets the objects of a window stay in a whole picture."""
-    from stay_diffusion.data.native import to_picture
-
-    objects = [canvas.item.objects[canvas.num_before + place] for place in window.objects]
-    quality = gate.score(to_picture(canvas.picture), objects, to_picture(canvas.good_part))
-    return quality.score >= sample.reject_below and not (sample.reject_copies and gate.is_copy(quality))
-
-
-def quality_gate(config: RunConfig, run_folder: Path, device, world):
-    """The run's gate, trained by the first process where there is none yet."""
-    from stay_diffusion.quality.run_gate import gate_of_run
-
-    if config.model.layout_kind != "boxes":
-        raise ValueError(f"--reject_below: a model that sees no boxes (--conditioning {config.model.conditioning})")
-    gate = gate_of_run(config, run_folder, device) if world.is_main else None
-    wait_for_all("quality gate")
-    return gate or gate_of_run(config, run_folder, device)
-
-
-def tell_quality(results, gate) -> None:
-    """Writes what the gate has said of the images that are kept, and says how many are not."""
-    from stay_diffusion.quality.scores import ImageQuality
-    from stay_diffusion.quality.summary import write_quality
-
-    entries = [entry for _, entry in sorted(results.entries().items())]
-    kept = [entry for entry in entries if not entry.get("rejected")]
-    write_quality(results.path, kept, [ImageQuality.of_json(entry["quality"]) for entry in kept], gate)
-    drawn = sum(entry["attempt"] + 1 for entry in entries)
-    print(
-        f"quality gate: {len(kept)} of {len(entries)} images kept, {drawn} drawn; see {results.path / 'quality.json'}"
-    )
-    if len(kept) < len(entries):
-        logging.warning("%d images never passed the gate: they are in %s", len(entries) - len(kept), "rejected/")
 
 
 def tell_pace(seconds: float, items: list, done: set, ranks: int) -> None:

@@ -86,7 +86,8 @@ class ResultsFolder:
         """One finished image of any size, L, RGB or I;16: its pictures first, then its line in the manifest.
 
         `source_image` is what it was made of, in place of the layout's real picture; `mask` holds the label of each of
-        its pixels; `extra` is what else its line says; `objects` are those of the layout that are in the image, if not all.
+        its pixels; `extra` is what else its line says; `objects` are those of the layout that are in the image, if not
+        all.
         """
         entry = {**entry_of(index, item, settings, objects), **({"mask": f"masks/{item.stem}.png"} if mask else {})}
         entry |= extra or {}

@@ -8,9 +8,10 @@ import torch
 
 from stay_diffusion.data.annotations import Box, ImageRecord, Vocabulary
 from stay_diffusion.data.native import read_native, to_picture
+from stay_diffusion.sampling.canvas import View
 from stay_diffusion.sampling.generate import image_generators
 from stay_diffusion.sampling.good_pictures import in_turn, pair
-from stay_diffusion.sampling.insertion import View, count_new, insert
+from stay_diffusion.sampling.insertion import count_new, insert
 from stay_diffusion.sampling.layouts import LayoutItem
 
 VOCABULARY = Vocabulary(("spot", "line"), ("A", "B"))
@@ -156,3 +157,20 @@ def test_layouts_go_to_pictures_of_their_product(tmp_path):
     first, second, third = pair(records, 3, in_turn([LAYOUT, of_b]))
     assert (first.product, len(first.objects), second.product, len(second.objects)) == ("A", 2, "B", 1)
     assert third.into.path == first.into.path and third.stem != first.stem
+
+
+def test_what_is_refused_is_drawn_again_and_at_last_left_out(tmp_path):
+    (item,) = pair([picture(tmp_path)], 1, in_turn([LAYOUT]))
+    asked = []
+
+    def accept(canvas, window):
+        asked.append(window.objects)
+        return window.objects == (1,) and asked.count((1,)) == 2
+
+    (canvas,), calls = inserted([item], accept=accept, most_attempts=3)
+    assert asked == [(0,), (0,), (0,), (1,), (1,)] and canvas.redrawn == 4
+    assert [box.label for box in canvas.objects] == ["line"]
+    assert len({call[3][0] for call in calls}) == len(calls)  # with other noise each time
+    spot = np.s_[20:42, 18:42]
+    assert np.array_equal(canvas.picture[spot], canvas.source[spot])
+    assert calls[-1][0].labels.tolist() == [[2]]
