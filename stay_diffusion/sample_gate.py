@@ -61,9 +61,12 @@ def tell_quality(results: ResultsFolder, gate: QualityGate) -> None:
     entries = [entry for _, entry in sorted(results.entries().items())]
     kept = [entry for entry in entries if not entry.get("rejected")]
     write_quality(results.path, kept, [ImageQuality.of_json(entry["quality"]) for entry in kept], gate)
-    drawn = sum(entry["attempt"] + 1 for entry in entries)
-    print(
-        f"quality gate: {len(kept)} of {len(entries)} images kept, {drawn} drawn; see {results.path / 'quality.json'}"
+    again = sum(entry["attempt"] + entry["redrawn"] for entry in entries)
+    missing = sum(
+        len(entry["asked"]["objects"]) - len(entry["layout"]["objects"]) for entry in kept if "asked" in entry
     )
+    print(f"quality gate: {again} times drawn again; {len(kept)} of {len(entries)} images kept; see quality.json")
     if len(kept) < len(entries):
-        logger.warning("%d images never passed the gate: they are in %s", len(entries) - len(kept), "rejected/")
+        logger.warning("%d images never passed the gate: they are in rejected/", len(entries) - len(kept))
+    if missing:
+        logger.warning("%d objects never passed the gate: they are in no picture and no label", missing)
