@@ -30,6 +30,7 @@ ALLOWED = {
     "stay_diffusion.sampling": [*BASE, "stay_diffusion.sampling"],
     "stay_diffusion.factory": BASE,
     "stay_diffusion.import_weights": [*BASE, "stay_diffusion.factory"],
+    "stay_diffusion.sampling_items": [*BASE, "stay_diffusion.factory", "stay_diffusion.sampling"],
 }
 
 

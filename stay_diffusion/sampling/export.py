@@ -25,6 +25,8 @@ DIGITS = 4  # of exported coordinates, in pixels: fewer than any format keeps, s
 class ResultsFolder:
     """samples/STEM.png, images/STEM.png (the real ones), labels/STEM.png, masks/STEM.png, manifest.jsonl.
 
+    What did not pass the quality gate is in rejected/ and in no labelled set.
+
     labels/ holds the label maps with their data set's own ids, where there are any, else the layouts drawn.
 
     An image is done once its line is in the manifest; a folder made with other settings is refused.
@@ -77,6 +79,7 @@ class ResultsFolder:
         source_image: Image.Image | None = None,
         mask: Image.Image | None = None,
         extra: dict | None = None,
+        rejected: bool = False,
     ) -> None:
         """One finished image of any size, L, RGB or I;16: its pictures first, then its line in the manifest.
 
@@ -85,6 +88,9 @@ class ResultsFolder:
         """
         entry = {**entry_of(index, item, settings), **({"mask": f"masks/{item.stem}.png"} if mask else {})}
         entry |= extra or {}
+        if rejected:
+            entry |= {"file": f"rejected/{item.stem}.png", "rejected": True}
+            (self.path / "rejected").mkdir(exist_ok=True)
         save_png(image, self.path / entry["file"], text_chunks(entry))
         real = item.real() if item.has_map or source_image is None else None
         if item.has_map:
@@ -109,15 +115,19 @@ class ResultsFolder:
         """
         entries = self.entries()
         self._write_manifest(entries)
+        accepted = [index for index in range(len(items)) if not entries[index].get("rejected")]
+        if not accepted:
+            raise ValueError(f"{self.path}: none of the {len(items)} images passed --reject_below and --reject_copies")
+        items, entries = [items[index] for index in accepted], [entries[index] for index in accepted]
         data = self._labelled(items, entries)
         for name in formats:
             in_place = name == "vott"
             folder = self.path / ("samples" if in_place else name)
             EXPORTS[name](data, folder, stay if in_place else link_image)
-        if any("mask" in entry for entry in entries.values()):
+        if any("mask" in entry for entry in entries):
             text = "".join(f"{name}\n" for name in self.vocabulary.classes)
             atomic_write(self.path / "masks" / CLASSES, lambda file: file.write(text.encode()))
-        save_png(self._sheet(items[:SHEET_IMAGES], entries), self.path / "preview.png")
+        save_png(self._sheet(items[:SHEET_IMAGES], entries[:SHEET_IMAGES]), self.path / "preview.png")
         if save_npz:
             images = [np.asarray(Image.open(self.path / f"samples/{item.stem}.png")) for item in items]
             if len({image.shape for image in images}) > 1:
@@ -127,25 +137,25 @@ class ResultsFolder:
             name = f"samples_{'x'.join(str(n) for n in images.shape)}.npz"
             atomic_write(self.path / name, lambda file: np.savez(file, arr_0=images))
 
-    def _labelled(self, items: Sequence[LayoutItem], entries: dict[int, dict]) -> LabelledSet:
+    def _labelled(self, items: Sequence[LayoutItem], entries: Sequence[dict]) -> LabelledSet:
         """The samples with their boxes in pixels, clipped to the picture, and the masks of those boxes."""
         records, masks = [], []
-        for index, item in enumerate(items):
+        for item, entry in zip(items, entries, strict=True):
             path = self.path / "samples" / f"{item.stem}.png"
             W, H = Image.open(path).size
             clipped = [_clipped(box, W, H) for box in item.objects]
             seen = [i for i, box in enumerate(clipped) if box.x0 < box.x1 and box.y0 < box.y1]
             records.append(ImageRecord(path, W, H, tuple(clipped[i] for i in seen), item.product))
-            codes = entries[index].get("masks")
+            codes = entry.get("masks")
             masks.append(codes and [codes[i] for i in seen])
         complete = any(masks) and all(masks[i] or not record.boxes for i, record in enumerate(records))
         weak = [codes or [] for codes in masks] if complete else None
         return LabelledSet(records, self.vocabulary, "samples", weak_masks=weak)
 
-    def _sheet(self, items: Sequence[LayoutItem], entries: dict[int, dict]) -> Image.Image:
+    def _sheet(self, items: Sequence[LayoutItem], entries: Sequence[dict]) -> Image.Image:
         rows, captions, seen, classes = [], [], set(), self.vocabulary.classes
         side = cell_side(Image.open(self.path / f"samples/{item.stem}.png") for item in items)
-        for index, item in enumerate(items):
+        for item, entry in zip(items, entries, strict=True):
             sample = Image.open(self.path / f"samples/{item.stem}.png")
             if item.is_map:
                 real = item.real()
@@ -159,7 +169,7 @@ class ResultsFolder:
                     cells.append(draw_boxes(Image.open(real), item.objects, classes, side))
                 seen |= {box.label for box in item.objects}
             rows.append(cells)
-            origin = "source" if "source_image" in entries[index] else "real"
+            origin = "source" if "source_image" in entry else "real"
             what = f"sample, map, {origin}" if item.is_map else f"sample, with boxes, {origin}"
             captions.append(f"{item.stem} {item.product or ''}: {what}"[: 28 * len(cells)])
         return contact_sheet(rows, captions, legend(seen, classes), columns=3)
@@ -178,12 +188,15 @@ class ResultsFolder:
 def entry_of(index: int, item: LayoutItem, settings: dict) -> dict:
     """A manifest line: which image, from which layout, with which settings."""
     objects = [{"label": b.label, "box": [b.x0, b.y0, b.x1, b.y1]} for b in item.objects]
+    for there in objects[: len(item.into.boxes) if item.into else 0]:
+        there["in_source"] = True  # as it was: nobody drew it
     return {
         "index": index,
         "stem": item.stem,
         "file": f"samples/{item.stem}.png",
         "layout": {"product": item.product, "objects": objects},
         "source": item.source,
+        **({"source_image": str(item.into.path.resolve())} if item.into else {}),
         **settings,
     }
 
@@ -205,6 +218,6 @@ def _first_difference(entry: dict, items: Sequence[LayoutItem], settings: dict) 
         return f"image {index}, beyond the {len(items)} asked for"
     expected = json.loads(json.dumps(entry_of(index, items[index], settings)))
     for key in (*expected, "mask_kind"):
-        if key not in ("checkpoint", "source") and entry.get(key) != expected.get(key):
+        if key not in ("checkpoint", "source", "file") and entry.get(key) != expected.get(key):
             return f"{key} of image {index} is {entry.get(key)!r}, now {expected.get(key)!r}"[:300]
     return ""
