@@ -20,6 +20,7 @@ for script, name in (
     ("scripts/import_weights.py", "ImportRun"),
     ("scripts/check_data.py", "CheckRun"),
     ("scripts/browse_data.py", "BrowseRun"),
+    ("scripts/merge_datasets.py", "MergeRun"),
 ):
     CONFIGS[script] = runpy.run_path(str(ROOT / script))[name]
 

@@ -120,7 +120,8 @@ def names_of(
     """Every name that the labels of a split know, drawn or not, products too, in the data's order."""
     found = _read(mode, data_dir, split, image_dir, [], {})
     records, drawn = tags.apply_map(found.records, found.tags, class_map)
-    return list(dict.fromkeys([*drawn, *(box.label for record in records for box in record.boxes)]))
+    shown = (name for r in records for name in (*(box.label for box in r.boxes), r.product) if name)
+    return list(dict.fromkeys([*drawn, *shown]))
 
 
 def _of_split(

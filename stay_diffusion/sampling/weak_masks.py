@@ -16,7 +16,8 @@ KIND = "weak"  # what a manifest calls them
 
 SMOOTHING = 0.7  # pixels: standard deviation of the Gaussian over the difference
 MARGIN, LEAST_MARGIN = 0.1, 2  # how far a mask may reach out of its box: a share of its sides, pixels
-NOISE = 5.0  # standard deviations above the mean difference outside the boxes: below that, nothing happened
+NOISE = 5.0  # standard deviations above the usual difference outside the boxes: below that, nothing happened
+DEVIATION = 1.4826  # of a normal distribution, in median deviations from the median: a few outliers do not change those
 FAINTEST = 0.01  # of the range of grey levels in the picture: no difference below that is an object's
 SPECK, LEAST_SHARE = 0.1, 0.01  # parts of a mask below these shares of its largest part and of its box are noise
 
@@ -46,7 +47,8 @@ def find(drawn: Image.Image, good: Image.Image, objects: Sequence[Box]) -> Bools
         outside[window] = False
     least = FAINTEST * float(max(with_objects.max(), without.max()) - min(with_objects.min(), without.min()))
     if outside.any():
-        least = max(least, float(difference[outside].mean() + NOISE * difference[outside].std()))
+        usual = np.median(difference[outside])
+        least = max(least, float(usual + NOISE * DEVIATION * np.median(np.abs(difference[outside] - usual))))
 
     masks = np.zeros((len(objects), height, width), dtype=bool)
     for i, window in enumerate(reach):

@@ -77,6 +77,15 @@ def test_boxes_alone_are_refused_where_a_map_is_needed(run_script, tiny_run, tin
     assert not (tmp_path / "samples").exists()
 
 
+def test_weak_masks_need_boxes_that_the_network_sees(run_script, tiny_run, tiny_maps, tmp_path):
+    data = {"data_dir": str(tiny_maps), "dataset_mode": "ade20k"}
+    model = {"conditioning": "spade", "image_channels": 3, "image_size": 16, "no_instance": True}
+    weights = untrained(tiny_run, tmp_path / "run", data, **model)
+    ended = run_script(SAMPLE, "--model_path", weights, "--results_path", tmp_path / "x", "--masks", True, code=1)
+    assert "--masks True: a model that sees no boxes (--conditioning spade)" in ended.output.splitlines()[-1]
+    assert not (tmp_path / "x").exists()
+
+
 def test_spade_says_where_its_instance_maps_are_missing(run_script, tiny_maps, tiny_network, tmp_path):
     words = ["--data_dir", tiny_maps, "--dataset_mode", "ade20k", "--conditioning", "spade", "--logdir", tmp_path]
     ended = run_script("scripts/image_train.py", *tiny_network, *words, "--max_steps", 1, code=1)

@@ -88,6 +88,13 @@ def test_what_changed_far_from_all_boxes_is_no_object():
     assert not (found[0] & disk(90, 60, 12)).any() and overlap(found[0], disk(30, 40, 14)) > 0.9
 
 
+def test_a_few_changes_elsewhere_do_not_hide_an_object():
+    elsewhere = disk(100, 20, 9) | disk(110, 80, 7)  # as where a model draws a line a little differently
+    drawn, good = pair(disk(30, 40, 14) | elsewhere, step=140)
+    (found,) = weak_masks.find(drawn, good, [around(14, 24, 46, 56)])
+    assert overlap(found, disk(30, 40, 14)) > 0.9
+
+
 def test_holes_are_filled_and_specks_are_not_kept():
     blob = disk(40, 45, 16)
     changed = (blob & ~disk(40, 45, 4)) | disk(24.5, 29.5, 1)
