@@ -61,7 +61,7 @@ def placed(place: Corners) -> str:
 
 
 def outline(place: Corners, label: int, name: str, kinds: str = "", data: str = "") -> str:
-    """A box of label `label` at `place`, in [0, 1] of the frame, its name inside of the frame; `data` are attributes."""
+    """A box of class `label` at `place`, in [0, 1] of the frame, its name inside of it; `data` are attributes."""
     x0, y0, x1, y1 = place
     # The name hangs on the corner that is seen.
     across = f"right: {100 * max(0, (x1 - 1) / (x1 - x0)):.4g}%" if x0 + x1 > 1 else _left(x0, x1)
