@@ -12,7 +12,7 @@ from ...data.annotations import Vocabulary
 from ..export import ResultsFolder
 from ..markup import Corners
 
-OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "mask", "attempt")
+OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "attempt", "mask", "mask_kind", "masks")
 
 
 class Asked(NamedTuple):
