@@ -12,8 +12,14 @@ class SampleConfig:
     num_samples: int = option(0, "images to make; 0: one per layout", least=0)
     num_runs: int = option(1, "this many times, in run0, run1 ... of results_path, each with other noise", least=1)
     batch_size: int = option(16, "images at a time (does not change them)", least=1)
-    layouts: str = option("val", "val, train, or a file: a VoTT export or lines of JSON")
+    layouts: str = option("val", "val, train, sampled, or a file: a VoTT export or lines of JSON")
     is_train: bool = option(False, "the tradition's name for --layouts train")
+    class_balance: tuple = option(
+        ("data",), "classes of sampled objects: data, uniform, or their shares as CLASS=WEIGHT,... and no others"
+    )
+    rare_first: bool = option(False, "sampled classes: balance them together with the training data's, rare ones first")
+    good_parts: float = option(-1.0, "share of sampled layouts without objects; -1: as in the data", least=-1, most=1)
+    no_overlap: bool = option(False, "sampled objects do not overlap: one that finds no place is left out")
     s: float = option(1.0, "guidance scale: 1 is off (a model trained with drop_rate can go higher)")
     sampler: str = option("dpmpp_2m", "how to get from noise to images", ("ddpm", "ddim", "dpmpp_2m", "heun"))
     num_steps: int = option(20, "sampling steps, even in log-SNR (timestep_respacing: other spacings)", least=1)
