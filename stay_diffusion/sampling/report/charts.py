@@ -54,8 +54,9 @@ def histogram(
     return f'<figure class="chart"><figcaption>{text(title)}</figcaption>{svg}</figure>'
 
 
-def heat(title: str, counts: np.ndarray) -> str:
-    """A map (rows, columns): the more, the darker; empty cells stay empty."""
+def heat(title: str, counts: Sequence[Sequence[int]]) -> str:
+    """A map, rows of columns: the more, the darker; empty cells stay empty."""
+    counts = np.asarray(counts)
     rows, columns = counts.shape
     most = max(1, int(counts.max(initial=0)))
     cells = "".join(

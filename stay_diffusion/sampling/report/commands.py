@@ -9,6 +9,7 @@ from ...data.splits import FOLDERS
 from ...flags import text
 from .results import Results
 
+QUALITY, ADHERENCE, REPORT = "evaluations/quality.py", "evaluations/box_adherence.py", "evaluations/report.py"
 OWN = ("model_path", "results_path", "layouts", "num_samples", "num_runs")  # settled here, not copied from a manifest
 
 

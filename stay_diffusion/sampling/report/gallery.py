@@ -35,7 +35,9 @@ class Gallery(NamedTuple):
     originals: dict[int, Embedded | None]
 
 
-def gallery(results: Results, sheets: Sequence[Sheet], pairs: Sequence[Shown], thumbnails: Sequence[Result]) -> Gallery:
+def gallery_of(
+    results: Results, sheets: Sequence[Sheet], pairs: Sequence[Shown], thumbnails: Sequence[Result]
+) -> Gallery:
     """Raises ImageError where a sample cannot be read."""
     wanted: dict[int, set[int]] = defaultdict(set)
     for shown in (*(shown for sheet in sheets for group in sheet.groups.values() for shown in group), *pairs):

@@ -1,18 +1,11 @@
-"""A report's figures: how many of what, scores by class, box adherence, the set's histograms beside the data's."""
-
-from collections import Counter
-from collections.abc import Sequence
+"""What was measured, in a report: the figures that a reader wants first, scores, box adherence."""
 
 import numpy as np
 
-from ..markup import count, text
-from .charts import bar, heat, histogram, log_ticks
-from .histograms import AREAS, SIDES, Histograms
+from .charts import histogram
+from .listing import listed
 from .results import Results
-from .sheets import Sheet
 
-MOST_NUMBERS = 12  # boxes of a picture; more are counted together
-MOST_MAPS = 12  # classes whose centres are drawn
 BINS = 20  # of scores
 
 
@@ -44,94 +37,6 @@ def tiles(results: Results) -> list[tuple[str, str]]:
     return found
 
 
-def classes(results: Results, sheets: Sequence[Sheet], ours: Histograms, data: Histograms | None) -> str:
-    """A line for each class: how often it was asked for, against the data, and how it came out."""
-    judged = any(asked.predicted for result in results.pictures for asked in result.boxes)
-    heads = ["class", "boxes", "pictures", "share of boxes"] + ["in the data"] * (data is not None)
-    heads += ["median score"] * results.scored + ["seen as its own", "else mostly as"] * judged
-    heads += ["change in its boxes", "empty"] * bool(results.adherence)
-    ours_share = {label: number / ours.boxes for label, number in ours.classes.items()}
-    data_share = {label: number / max(1, data.boxes) for label, number in data.classes.items()} if data else {}
-    most = max([*ours_share.values(), *data_share.values()])
-    lines = "".join(
-        "<tr>" + "".join(_cells(results, sheet, judged, ours_share, data_share if data else None, most)) + "</tr>"
-        for sheet in sheets
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    absent = sorted(set(data_share) - set(ours_share))
-    never = f"<p>In the data, but not asked for here: {text(', '.join(absent))}.</p>" if absent else ""
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>{never}'
-
-
-def _cells(
-    results: Results, sheet: Sheet, judged: bool, ours: dict[str, float], data: dict[str, float] | None, most: float
-) -> list[str]:
-    label, boxes = sheet.label, [shown.asked for shown in sheet.boxes]
-    number, share = results.classes.index(label) + 1, ours[label]
-    theirs = data.get(label, 0.0) if data is not None else None
-    told = f"{100 * share:.1f} %" + (f", in the data {100 * theirs:.1f} %" if theirs is not None else "")
-    cells = [f'<th scope="row" class="c{number}"><a href="#class-{number}"><bdi>{text(label)}</bdi></a></th>']
-    cells += [f"<td>{len(boxes):,}</td>", f"<td>{len({shown.result.index for shown in sheet.boxes}):,}</td>"]
-    cells.append(f'<td class="share">{bar(share, theirs, most, told)}<span>{100 * share:.1f} %</span></td>')
-    cells += [f"<td>{100 * theirs:.1f} %</td>"] if theirs is not None else []
-    if results.scored:
-        scores = [asked.score for asked in boxes if asked.score is not None]
-        cells.append(f"<td>{np.median(scores):.2f}</td>" if scores else "<td></td>")
-    if judged:
-        seen = Counter(asked.predicted for asked in boxes if asked.predicted is not None)
-        others = Counter({name: times for name, times in seen.items() if name != label}).most_common(1)
-        cells.append(f"<td>{100 * seen[label] / seen.total():.0f} %</td>" if seen else "<td></td>")
-        cells.append(f"<td>{''.join(f'<bdi>{text(name)}</bdi> ({times})' for name, times in others)}</td>")
-    if results.adherence:
-        of_class = results.adherence["per_class"].get(label)
-        cells += (
-            [f"<td>{of_class['difference']:.1f}</td>", f"<td>{of_class['empty']}</td>"]
-            if of_class
-            else ["<td></td>"] * 2
-        )
-    return cells
-
-
-def distributions(ours: Histograms, data: Histograms | None) -> str:
-    """Boxes of a picture, widths, heights and areas."""
-    least_side, least_area = (0.01, 0.03, 0.1, 0.3, 1), (0.0001, 0.001, 0.01, 0.1, 1)
-    sides, areas = log_ticks(SIDES, least_side), log_ticks(AREAS, least_area)
-    most = min(MOST_NUMBERS, max([*ours.numbers, *(data.numbers if data else ())], default=0))
-    ticks = [((i + 0.5) / (most + 1), f"{i}{'+' * (i == MOST_NUMBERS)}") for i in range(most + 1)]
-    charts = [
-        histogram("Boxes in a picture", _numbers(ours, most), data and _numbers(data, most), ticks),
-        histogram("Width of boxes", ours.widths, data and data.widths, sides),
-        histogram("Height of boxes", ours.heights, data and data.heights, sides),
-        histogram("Area of boxes", ours.areas, data and data.areas, areas),
-    ]
-    key = '<span class="key ours">sampled set</span>'
-    key += '<span class="key theirs">training split of the data</span>' if data else ""
-    told = '<p class="told">Sizes as shares of the picture, on logarithmic axes; maps of the boxes’ centres.</p>'
-    return f'{told}<p class="keys">{key}</p><div class="charts">{"".join(charts)}</div>'
-
-
-def centres(results: Results, ours: Histograms, data: Histograms | None) -> str:
-    """Where boxes have their centres, all together and by class."""
-    names = [label for label in results.classes if label in ours.centres]
-    together = {"all classes": sum(ours.centres.values())}
-    theirs = {"all classes": sum(data.centres.values()) if data and data.centres else None}
-    maps = together | {name: ours.centres[name] for name in sorted(names, key=lambda n: -ours.classes[n])[:MOST_MAPS]}
-    theirs |= {name: data.centres.get(name) if data else None for name in maps if name not in theirs}
-    figures = "".join(_centre(name, counts, theirs[name], bool(data)) for name, counts in maps.items())
-    more = len(names) - (len(maps) - 1)
-    left_out = f"<p>{count(more, 'rarer class', 'rarer classes')} not drawn.</p>" if more > 0 else ""
-    return f'<div class="maps">{figures}</div>{left_out}'
-
-
-def _centre(name: str, ours: np.ndarray, theirs: np.ndarray | None, compared: bool) -> str:
-    drawn = heat(f"centres of {name}, sampled set", ours)
-    if compared:
-        theirs = np.zeros_like(ours) if theirs is None else theirs
-        there = heat(f"centres of {name}, training split", theirs)
-        drawn = f"<div>{drawn}<span>sampled</span></div><div>{there}<span>data</span></div>"
-    return f'<figure><div class="both">{drawn}</div><figcaption><bdi>{text(name)}</bdi></figcaption></figure>'
-
-
 def scores(results: Results) -> str:
     """How many boxes, and how many pictures, have which score."""
     edges, ticks = np.linspace(0, 1, BINS + 1), [(share, f"{share:g}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)]
@@ -146,6 +51,16 @@ def scores(results: Results) -> str:
     return f'<div class="charts">{"".join(charts)}</div>'
 
 
-def _numbers(found: Histograms, most: int) -> list[int]:
-    counts = [found.numbers[i] for i in range(most)]
-    return [*counts, sum(times for number, times in found.numbers.items() if number >= most)]
+def adherence(found: dict) -> str:
+    ratio = "none, as nothing outside differs" if found["ratio"] is None else f"{found['ratio']:.2f}"
+    rows = {
+        "Mean change inside boxes": f"{found['inside']:.2f} grey levels",
+        "Mean change outside boxes": f"{found['outside']:.2f} grey levels",
+        "Inside over outside": ratio,
+        "Boxes in which nothing happened": f"{found['empty_boxes']:,} of {found['boxes']:,}",
+        "Layouts measured": f"{found['layouts']:,}",
+    }
+    told = (
+        "Each layout was sampled once more without its objects, from the same noise: where the two differ, the boxes "
+    )
+    return f'<p class="told">{told}made the difference.</p>{listed(rows)}'

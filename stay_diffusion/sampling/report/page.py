@@ -5,9 +5,11 @@ from pathlib import Path
 
 from ..markup import colour_rules, count, text
 from . import figures, measures
-from .commands import command, folded, sampling_command
+from .class_table import class_table
+from .commands import ADHERENCE, QUALITY, REPORT, command, folded, sampling_command
 from .gallery import Gallery
-from .histograms import Histograms, histograms
+from .layout_charts import layout_charts
+from .listing import listed
 from .results import Result, Results
 from .sheets import UNRANKED, Sheet, Shown
 from .style import STYLE
@@ -15,28 +17,25 @@ from .style import STYLE
 # The browser itself holds the page to this: no script, and nothing but what is in the file.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STEMS = 500  # listed at most
-LONG = 24  # letters of a value that has a line of its own
 
 
-def page(
+def page_of(
     results: Results,
     sheets: Sequence[Sheet],
     pairs: Sequence[Shown],
     without: Sequence[Result],
     pictures: Gallery,
-    data: Histograms | None,
 ) -> str:
-    """The whole page; `without` are the pictures without boxes that it shows, `data` the training split's figures."""
+    """The whole page; `without` are the pictures without boxes that it shows."""
     sections = {"Contact sheets": "", "Classes": "", "Layouts": "", "Scores": "", "Box adherence": ""}
     if sheets:
-        ours = histograms([(asked.label, asked.box) for asked in result.boxes] for result in results.pictures)
         sections["Contact sheets"] = _contact_sheets(results, sheets, pictures)
-        sections["Classes"] = measures.classes(results, sheets, ours, data)
-        sections["Layouts"] = measures.distributions(ours, data) + measures.centres(results, ours, data)
+        sections["Classes"] = class_table(results, sheets)
+        sections["Layouts"] = layout_charts(results)
     if results.scored and sheets:
         sections["Scores"] = measures.scores(results)
     if results.adherence:
-        sections["Box adherence"] = _adherence(results.adherence)
+        sections["Box adherence"] = measures.adherence(results.adherence)
     sections["Nearest training pictures"] = _pairs(results, pairs, pictures)
     sections["Good parts" if sheets else "Pictures"] = _good_parts(results, without, pictures)
     sections["Settings"] = _settings(results)
@@ -65,7 +64,7 @@ def page(
 <h1><bdi>{text(title)}</bdi></h1>
 <p class="lead">{_lead(results)}</p>
 <ul class="tiles">{tiles}</ul>
-{_missing(results, data)}
+{_missing(results)}
 <nav>{links}</nav>
 </header>
 <main>
@@ -84,16 +83,17 @@ def _lead(results: Results) -> str:
     return f"Defect pictures with labels, sampled from {name}{of_size}."
 
 
-def _missing(results: Results, data: Histograms | None) -> str:
+def _missing(results: Results) -> str:
     """A line for each part that is not there: what brings it."""
     folder, lines = results.folder.resolve(), []
     if not results.scored:
-        lines.append(("scores and near-copies", command("evaluations/quality.py", folder)))
+        lines.append(("scores and near-copies", command(QUALITY, folder)))
     if not results.adherence:
-        lines.append(("box adherence", command("evaluations/box_adherence.py", folder)))
+        lines.append(("box adherence", command(ADHERENCE, folder)))
     items = "".join(f"<li>Not here: {what}. Added by <code>{text(line)}</code></li>" for what, line in lines)
-    if data is None:
-        items += "<li>Not here: the data's own distribution. The run folder has no layout_statistics.json.</li>"
+    if results.training is None:
+        run = Path(results.settings.get("checkpoint", "none")).parent
+        items += f"<li>Not here: the training split's layouts. No layout_statistics.json in {text(run)}</li>"
     return f'<ul class="missing">{items}</ul>' if items else ""
 
 
@@ -104,21 +104,6 @@ def _contact_sheets(results: Results, sheets: Sequence[Sheet], pictures: Gallery
     hide = '<label><input type="checkbox" id="boxes" checked> boxes</label>'
     articles = "\n".join(figures.sheet(sheet, results, pictures) for sheet in sheets)
     return f'<p class="told">{told}. A click opens the whole picture. {hide}</p>\n{articles}'
-
-
-def _adherence(found: dict) -> str:
-    ratio = "none, as nothing outside differs" if found["ratio"] is None else f"{found['ratio']:.2f}"
-    rows = {
-        "Mean change inside boxes": f"{found['inside']:.2f} grey levels",
-        "Mean change outside boxes": f"{found['outside']:.2f} grey levels",
-        "Inside over outside": ratio,
-        "Boxes in which nothing happened": f"{found['empty_boxes']:,} of {found['boxes']:,}",
-        "Layouts measured": f"{found['layouts']:,}",
-    }
-    told = (
-        "Each layout was sampled once more without its objects, from the same noise: where the two differ, the boxes "
-    )
-    return f'<p class="told">{told}made the difference.</p>{_listed(rows)}'
 
 
 def _pairs(results: Results, pairs: Sequence[Shown], pictures: Gallery) -> str:
@@ -154,7 +139,7 @@ def _settings(results: Results) -> str:
     rows |= {"drawn anew": count(anew, "picture")} if anew else {}
     for name, value in (results.quality or {}).items():
         rows |= {f"quality gate: {name}": value} if not isinstance(value, dict | list) else {}
-    return _listed(rows)
+    return listed(rows)
 
 
 def _sources(results: Results) -> str:
@@ -166,12 +151,13 @@ def _sources(results: Results) -> str:
 
 
 def _commands(results: Results) -> str:
-    folder = results.folder.resolve()
+    folder, anew = results.folder.resolve(), sum(result.attempt > 0 for result in results.pictures)
+    but = f", but for {anew:,} that were drawn anew" if anew else ""
     lines = {
-        "The same pictures again, into a folder beside this one": sampling_command(results),
-        "Scores and near-copies": command("evaluations/quality.py", folder),
-        "Box adherence": command("evaluations/box_adherence.py", folder),
-        "This page": command("evaluations/report.py", folder),
+        f"The same pictures again, into a folder beside this one{but}": sampling_command(results),
+        "Scores and near-copies": command(QUALITY, folder),
+        "Box adherence": command(ADHERENCE, folder),
+        "This page": command(REPORT, folder),
     }
     items = "".join(f"<dt>{what}</dt><dd><pre>{text(folded(line))}</pre></dd>" for what, line in lines.items())
     return f'<dl class="commands">{items}</dl>'
@@ -186,16 +172,6 @@ def _wholes(results: Results, sheets: Sequence[Sheet], pairs: Sequence[Shown], p
         figures.whole(results.pictures[index], results, pictures, back[index]) for index in sorted(pictures.wholes)
     ]
     return figures.of_all(wholes, "wholes") if wholes else ""
-
-
-def _listed(rows: dict) -> str:
-    """Names and values, long ones first, over the whole width."""
-    ordered = sorted(rows.items(), key=lambda row: len(str(row[1])) <= LONG)
-    items = "".join(
-        f"<div{' class=long' * (len(str(value)) > LONG)}><dt>{text(name)}</dt><dd><bdi>{text(value)}</bdi></dd></div>"
-        for name, value in ordered
-    )
-    return f'<dl class="rows">{items}</dl>'
 
 
 def _anchor(name: str) -> str:

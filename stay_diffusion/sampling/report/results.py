@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from ...checkpoint import config_beside
 from ...config import RunConfig
-from ...data.annotations import Vocabulary
+from ...data.annotations import Box, Vocabulary
+from .. import layout_statistics_file
 from ..export import ResultsFolder
+from ..layouts import LayoutItem
 from ..markup import Corners
 
 OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "attempt", "mask", "mask_kind", "masks")
@@ -60,8 +62,8 @@ class Result(NamedTuple):
 class Results:
     """A results folder: `settings` are those that all its pictures share.
 
-    `quality`, `adherence` are what quality.json and box_adherence.json say, None where absent, as `config`, that of
-    the run whose weights made the pictures.
+    `quality`, `adherence` are what quality.json and box_adherence.json say, `config` that of the run whose weights made
+    the pictures, `training` the layouts of its training split, cut as the pictures are; each None where absent.
     """
 
     folder: Path
@@ -71,6 +73,14 @@ class Results:
     quality: dict | None
     adherence: dict | None
     config: RunConfig | None
+    training: list[LayoutItem] | None
+
+    @property
+    def layouts(self) -> list[LayoutItem]:
+        return [
+            LayoutItem(r.stem, r.product, tuple(Box(asked.label, *asked.box) for asked in r.boxes), r.source)
+            for r in self.pictures
+        ]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -114,7 +124,8 @@ def read(folder: Path) -> Results:
         if key not in OF_ONE_IMAGE and all(entry.get(key) == value for entry in ordered)
     }
     scores = _scores(folder / "quality.jsonl", ordered)
-    weights = settings.get("checkpoint")
+    weights = Path(settings.get("checkpoint", "none"))
+    config = config_beside(weights)
     return Results(
         folder=folder,
         pictures=tuple(_result(folder, entry, line) for entry, line in zip(ordered, scores, strict=True)),
@@ -122,8 +133,16 @@ def read(folder: Path) -> Results:
         scored=any(scores),
         quality=_object(folder / "quality.json"),
         adherence=_object(folder / "box_adherence.json"),
-        config=config_beside(Path(weights)) if weights else None,
+        config=config,
+        training=config and _training(weights.parent, config, "whole" if "source_image" in ordered[0] else "seen"),
     )
+
+
+def _training(run: Path, config: RunConfig, kind: str) -> list[LayoutItem] | None:
+    """The layouts of the training split, as the run folder keeps them."""
+    path = run / layout_statistics_file.NAME
+    names = Vocabulary(config.data.classes, config.data.product_tags)
+    return layout_statistics_file.read(path, names)[kind].items() if path.exists() else None
 
 
 def _result(folder: Path, entry: dict, line: dict) -> Result:

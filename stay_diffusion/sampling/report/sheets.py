@@ -32,7 +32,7 @@ class Sheet(NamedTuple):
     groups: dict[str, tuple[Shown, ...]]
 
 
-def sheets(results: Results, per_group: int) -> list[Sheet]:
+def sheets_of(results: Results, per_group: int) -> list[Sheet]:
     """One for each class that was asked for, in the model's order; groups shrink where there are many classes."""
     found: dict[str, list[Shown]] = {label: [] for label in results.classes}
     for result in results.pictures:
@@ -60,11 +60,9 @@ def _sheet(label: str, boxes: list[Shown], most: int) -> Sheet:
     if not ranked:
         return Sheet(label, tuple(boxes), {UNRANKED: tuple(spread(boxes, 3 * most))})
     ends = min(most, max(1, len(ranked) // 3))
-    best, rest, worst = (
-        ranked[:ends],
-        ranked[ends : max(ends, len(ranked) - ends)],
-        ranked[max(ends, len(ranked) - ends) :],
-    )
+    best, others = ranked[:ends], ranked[ends:]
+    worst, rest = others[-ends:][::-1], others[:-ends]
     before = max(0, len(rest) - most) // 2
-    groups = {BEST: best, MEDIAN: rest[before : before + most], WORST: worst[::-1]}
-    return Sheet(label, tuple(ranked), {name: tuple(group) for name, group in groups.items() if group})
+    groups = {BEST: best, MEDIAN: rest[before : before + most], WORST: worst}
+    unscored = [shown for shown in boxes if shown.asked.score is None]
+    return Sheet(label, (*ranked, *unscored), {name: tuple(group) for name, group in groups.items() if group})

@@ -59,7 +59,8 @@ tbody tr:last-child > * { border-bottom: 0; }
 thead th { color: var(--soft); font-weight: 500; font-size: .8rem; }
 th:first-child { text-align: left; }
 tbody th {
-  font-weight: 600; border-left: 5px solid var(--c); max-width: 22rem; white-space: normal; overflow-wrap: anywhere;
+  font-weight: 600; border-left: 5px solid var(--c); min-width: 9rem; max-width: 22rem; white-space: normal;
+  overflow-wrap: anywhere;
 }
 tbody th a { text-decoration: none; }
 td.share { width: 26%; min-width: 11rem; }
@@ -68,7 +69,7 @@ td.share span { display: inline-block; width: 3.4rem; }
 svg .ours, .key.ours::before { fill: var(--ours); background: var(--ours); }
 svg .mark { fill: var(--theirs); }
 .charts {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 270px), 1fr)); gap: 1rem; max-width: 1440px;
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 270px), 1fr)); gap: 1rem; max-width: 1440px;
 }
 .chart {
   width: auto; max-width: 400px; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
@@ -88,7 +89,7 @@ svg .theirs { fill: none; stroke: var(--theirs); stroke-width: 1.6; }
 .key.theirs::before {
   border: 0; border-top: 2px solid var(--theirs); border-radius: 0; height: 0; vertical-align: 4px;
 }
-.maps { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 1rem; }
+.maps { display: flex; flex-wrap: wrap; gap: 1rem 1.8rem; margin-top: 1.2rem; }
 .maps figure { width: auto; break-inside: avoid; }
 .maps figcaption { color: var(--ink); font-weight: 600; max-width: 15rem; }
 .both { display: flex; gap: .5rem; }
