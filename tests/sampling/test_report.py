@@ -5,9 +5,11 @@ import io
 import json
 import re
 import shlex
+from functools import partial
 
 import numpy as np
 import pytest
+from made_results import make_results
 from page_reader import Read
 from PIL import Image
 
@@ -22,6 +24,12 @@ from stay_diffusion.sampling.report.pictures import crop_around, read_small, who
 
 NASTY = """<script>alert("1")</script>'&<img src=x onerror=y>"""
 BOX = (0.25, 0.25, 0.5, 0.5)
+
+
+@pytest.fixture
+def results_of(tmp_path):
+    """results_of(layouts, ...): as make_results, in a folder of the test's own."""
+    return partial(make_results, tmp_path)
 
 
 def report(folder, **options) -> str:
@@ -101,9 +109,9 @@ def test_without_scores_the_boxes_are_spread_over_the_set_and_called_unranked(re
 
 
 def test_many_classes_share_the_places_that_there_are(results_of):
-    layouts = [[(f"class {i % 100:02d}", BOX)] for i in range(300)]
-    found = crops(report(results_of(layouts, scores=[[i / 300] for i in range(300)])))
-    assert len(found) == 100 and all(len(group) == 1 for groups in found.values() for group in groups.values())
+    layouts = [[(f"class {i % 50:02d}", BOX)] for i in range(150)]
+    found = crops(report(results_of(layouts, scores=[[i / 150] for i in range(150)])))
+    assert len(found) == 50 and all(len(group) == 1 for groups in found.values() for group in groups.values())
 
 
 def test_a_caption_says_score_picture_and_what_else_the_box_is_taken_for(results_of):
@@ -151,11 +159,11 @@ def test_small_pictures_keep_every_pixel_and_are_shown_as_squares():
 
 
 def test_large_pictures_become_small_files(tmp_path):
-    values = np.random.default_rng(0).integers(0, 65535, (1500, 2000), dtype=np.uint16)
+    values = np.random.default_rng(0).integers(0, 65535, (900, 1200), dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
     embedded = whole(read_small(tmp_path / "deep.png", None), most_bytes=30_000)
     assert len(embedded.uri) <= 30_000 * 4 / 3 + 40 and not embedded.sharp
-    assert (embedded.width, embedded.height) == (2000, 1500) and decoded(embedded.uri).width < 800
+    assert (embedded.width, embedded.height) == (1200, 900) and decoded(embedded.uri).width < 800
 
 
 @pytest.mark.parametrize(
@@ -174,10 +182,10 @@ def test_colours_stay(tmp_path):
 
 def test_however_many_pictures_there_are_the_page_stays_small(results_of, monkeypatch):
     rng = np.random.default_rng(0)
-    images = [Image.fromarray(rng.integers(0, 255, (250, 250), dtype=np.uint8)) for _ in range(30)]
+    images = [Image.fromarray(rng.integers(0, 255, (180, 180), dtype=np.uint8)) for _ in range(24)]
     monkeypatch.setattr(gallery, "CROPS_BYTES", 60_000)
     monkeypatch.setattr(gallery, "WHOLES_BYTES", 90_000)
-    page = report(results_of([[("a", BOX), ("b", BOX)]] * 30, images, scores=[[i / 30, 0.5] for i in range(30)]))
+    page = report(results_of([[("a", BOX), ("b", BOX)]] * 24, images, scores=[[i / 30, 0.5] for i in range(24)]))
     found = [image["src"] for image in Read(page).of("img")]
     assert len(found) > 50 and sum(map(len, found)) < 150_000 * 4 / 3 + 40 * len(found)
 
@@ -277,7 +285,7 @@ def test_a_sample_stands_beside_the_training_object_that_it_is_most_like(results
     copy = {"box": 1, "file": str(tmp_path / "train é.png"), "training_box": [30, 30, 50, 50], "training_label": "b"}
     copies = {i: {**copy, "similarity": similarity} for i, similarity in enumerate((0.5, 0.97, 0.9))}
     folder = results_of([[("a", BOX), ("b", BOX)]] * 3, scores=[[0.5, 0.5]] * 3, copies=copies)
-    (folder / "quality.json").write_text(json.dumps({"copy_threshold": 0.9}))
+    (folder / "quality.json").write_text(json.dumps({"protocol": {"copy_threshold": 0.9}}))
     page = report(folder)
     pairs = re.findall(r'<article class="pair.*?</article>', page, re.S)
     assert [re.search("<strong>(.*?)</strong>", pair)[1] for pair in pairs] == ["0.970", "0.900", "0.500"]

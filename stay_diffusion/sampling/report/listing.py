@@ -13,3 +13,14 @@ def listed(rows: dict) -> str:
         for name, value in ordered
     )
     return f'<dl class="rows">{items}</dl>'
+
+
+def flattened(values: dict, before: str = "") -> dict:
+    """The single values of a nested dict, by their names one after the other; lists are left out."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= flattened(value, f"{before}{name} ")
+        elif not isinstance(value, list):
+            found[f"{before}{name}"] = f"{value:.4g}" if isinstance(value, float) else value
+    return found

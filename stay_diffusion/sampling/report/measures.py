@@ -3,7 +3,7 @@
 import numpy as np
 
 from .charts import histogram
-from .listing import listed
+from .listing import flattened, listed
 from .results import Results
 
 BINS = 20  # of scores
@@ -48,7 +48,9 @@ def scores(results: Results) -> str:
     charts = [
         histogram(title, np.histogram(np.clip(found, 0, 1), edges)[0], None, ticks) for title, found in values.items()
     ]
-    return f'<div class="charts">{"".join(charts)}</div>'
+    gate = flattened((results.quality or {}).get("protocol", {}))
+    about = f'<p class="told after">The classifier that scored them:</p>{listed(gate)}' if gate else ""
+    return f'<div class="charts">{"".join(charts)}</div>{about}'
 
 
 def adherence(found: dict) -> str:

@@ -137,8 +137,6 @@ def _settings(results: Results) -> str:
     rows |= {name: value for name, value in results.settings.items() if not isinstance(value, dict | list)}
     anew = sum(result.attempt > 0 for result in results.pictures)
     rows |= {"drawn anew": count(anew, "picture")} if anew else {}
-    for name, value in (results.quality or {}).items():
-        rows |= {f"quality gate: {name}": value} if not isinstance(value, dict | list) else {}
     return listed(rows)
 
 

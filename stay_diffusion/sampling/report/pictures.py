@@ -20,7 +20,7 @@ QUALITY = 85
 # What all crops and all whole pictures may take together; as text in the page it is a third more.
 CROPS_BYTES, WHOLES_BYTES = 5_000_000, 5_000_000
 CROP_BYTES, WHOLE_BYTES = 60_000, 150_000  # at most for one
-SHRINK = 0.8
+SHRINK, LEAST_SIDE = 0.8, 16
 
 
 class Embedded(NamedTuple):
@@ -75,21 +75,28 @@ def _stretch(centre: float, side: int, most: int) -> tuple[int, int]:
 
 
 def _encoded(image: Image.Image, side: int, most_bytes: int) -> tuple[str, int, int]:
-    """Made smaller until it takes no more than `most_bytes`."""
-    width, height = image.size
-    data, kind = _file(image, side)
-    while len(data) > most_bytes and side > 16:
-        side = int(SHRINK * min(side, max(width, height)))
-        data, kind = _file(image, side)
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", width, height
+    """Made smaller until it takes no more than `most_bytes`; its address, and the width and height before."""
+    small = _within(image, side)
+    data, kind = _file(small, is_whole=small.size == image.size)
+    while len(data) > most_bytes and max(small.size) > LEAST_SIDE:
+        small = _within(small, int(SHRINK * max(small.size)))
+        data, kind = _file(small, is_whole=False)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", image.width, image.height
 
 
-def _file(image: Image.Image, side: int) -> tuple[bytes, str]:
+def _within(image: Image.Image, side: int) -> Image.Image:
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    kind, buffer = "png" if small.size == image.size and _is_small(image) else "jpeg", io.BytesIO()
-    small.save(buffer, format=kind, optimize=True, **({"quality": QUALITY} if kind == "jpeg" else {}))
-    return buffer.getvalue(), kind
+    return small
+
+
+def _file(image: Image.Image, is_whole: bool) -> tuple[bytes, str]:
+    buffer = io.BytesIO()
+    if is_whole and _is_small(image):
+        image.save(buffer, format="png", optimize=True)
+        return buffer.getvalue(), "png"
+    image.save(buffer, format="jpeg", quality=QUALITY, optimize=True)
+    return buffer.getvalue(), "jpeg"
 
 
 def _is_small(image: Image.Image) -> bool:

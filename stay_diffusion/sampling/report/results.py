@@ -100,7 +100,7 @@ class Results:
     @property
     def threshold(self) -> float | None:
         """The similarity from which a picture counts as a copy."""
-        return (self.quality or {}).get("copy_threshold")
+        return (self.quality or {}).get("protocol", {}).get("copy_threshold")
 
     @property
     def value_range(self) -> tuple[float, float] | None:

@@ -32,6 +32,7 @@ h2 { font-size: 1.2rem; letter-spacing: -.01em; margin: 0 0 .5rem; }
 h3 { font-size: 1.02rem; margin: 0; overflow-wrap: anywhere; }
 h4 { font-size: .78rem; font-weight: 600; margin: 0 0 .45rem; color: var(--soft); }
 .told { margin: 0 0 .9rem; color: var(--soft); max-width: 60rem; }
+.told.after { margin-top: 1.2rem; }
 .told label { margin-left: .8rem; white-space: nowrap; color: var(--ink); }
 .bad { font-style: normal; color: var(--warn); }
 .sheet {
@@ -144,7 +145,8 @@ pre {
   :root { color-scheme: light; --paper: #fff; --card: #fff; --ink: #000; --soft: #555; --line: #ccc; --warn: #a4450a;
     --ours: #2f6bd8; --theirs: #000; --grid: #ddd; }
   * { print-color-adjust: exact; }
-  nav, .told label { display: none; }
+  nav, .told.after { margin-top: 1.2rem; }
+.told label { display: none; }
   @page { margin: 12mm; }
   html, body { font-size: 10.5px; }
   .told, h4 { break-after: avoid; }
