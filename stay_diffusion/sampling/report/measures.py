@@ -48,9 +48,11 @@ def scores(results: Results) -> str:
     charts = [
         histogram(title, np.histogram(np.clip(found, 0, 1), edges)[0], None, ticks) for title, found in values.items()
     ]
+    told = "A box's score is the probability that a small classifier of real crops gives its class"
+    told = f'<p class="told">{told}, or its adherence where that is less; 1 is best, and 0 worst.</p>'
     gate = flattened((results.quality or {}).get("protocol", {}))
     about = f'<p class="told after">The classifier that scored them:</p>{listed(gate)}' if gate else ""
-    return f'<div class="charts">{"".join(charts)}</div>{about}'
+    return f'{told}<div class="charts">{"".join(charts)}</div>{about}'
 
 
 def adherence(found: dict) -> str:

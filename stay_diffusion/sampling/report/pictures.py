@@ -13,7 +13,7 @@ from ...data.images import Range, read_picture
 from ..markup import Corners
 
 CONTEXT = 2.0  # sides of a crop over the longer side of its box
-LEAST_CROP = 48  # pixels; smaller ones would show no surroundings
+LEAST_CROP = 24  # pixels; smaller ones would show no surroundings
 CROP_SIDE, WHOLE_SIDE = 256, 800  # pixels of the longer side, at most, on the page
 LOSSLESS = 128 * 128  # pixels up to which every one is kept, and shown as a square
 QUALITY = 85
