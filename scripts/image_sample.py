@@ -180,7 +180,8 @@ def gated(sample: SampleConfig) -> dict:
 
 def inserted(sample: SampleConfig) -> dict:
     """What the settings of pictures that objects were put into say besides."""
-    return {"sampler": "repaint", "box_margin": sample.box_margin, "num_resamples": sample.num_resamples}
+    place = {"edit": sample.edit} if sample.edit else {"insert_into": sample.insert_into}
+    return {**place, "sampler": "repaint", "box_margin": sample.box_margin, "num_resamples": sample.num_resamples}
 
 
 def settled(run: SampleRun, given: dict):

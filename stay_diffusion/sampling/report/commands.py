@@ -22,7 +22,8 @@ def sampling_command(results: Results) -> str:
     words += ["--num_runs", run + 1] if run else []
     for option in dataclasses.fields(SampleConfig):
         value = settings.get(option.name, option.default)
-        if option.name not in OWN and value != option.default:
+        of_insertion = option.name == "sampler" and value == "repaint"  # which has its own
+        if option.name not in OWN and value != option.default and not of_insertion:
             words += [f"--{option.name}", text(value)]
     respacing = settings.get("timestep_respacing", "")
     steps = respacing.removeprefix("logsnr")

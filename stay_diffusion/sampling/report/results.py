@@ -14,7 +14,8 @@ from ..export import ResultsFolder
 from ..layouts import LayoutItem
 from ..markup import Corners
 
-OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "attempt", "mask", "mask_kind", "masks")
+OF_ONE_IMAGE = ("index", "stem", "file", "layout", "asked", "source", "source_image", "attempt", "redrawn", "quality")
+OF_ONE_IMAGE += ("mask", "mask_kind", "masks")
 
 
 class Asked(NamedTuple):
@@ -60,7 +61,7 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Results:
-    """A results folder: `settings` are those that all its pictures share.
+    """A results folder: `settings` are those that all its pictures share, `rejected` counts those that are not kept.
 
     `quality`, `adherence` are what quality.json and box_adherence.json say, `config` that of the run whose weights made
     the pictures, `training` the layouts of its training split, cut as the pictures are; each None where absent.
@@ -68,6 +69,7 @@ class Results:
 
     folder: Path
     pictures: tuple[Result, ...]
+    rejected: int
     settings: dict
     scored: bool
     quality: dict | None
@@ -117,7 +119,9 @@ def read(folder: Path) -> Results:
     missing = sorted(set(range(max(entries) + 1)) - set(entries))
     if missing:
         raise ValueError(f"{folder / 'manifest.jsonl'}: lacks image {missing[0]}: let image_sample.py finish first")
-    ordered = [entries[index] for index in sorted(entries)]
+    ordered = [entries[index] for index in sorted(entries) if not entries[index].get("rejected")]
+    if not ordered:
+        raise ValueError(f"{folder}: no image has passed the quality gate")
     settings = {
         key: value
         for key, value in ordered[0].items()
@@ -129,6 +133,7 @@ def read(folder: Path) -> Results:
     return Results(
         folder=folder,
         pictures=tuple(_result(folder, entry, line) for entry, line in zip(ordered, scores, strict=True)),
+        rejected=len(entries) - len(ordered),
         settings=settings,
         scored=any(scores),
         quality=_object(folder / "quality.json"),
@@ -146,7 +151,7 @@ def _training(run: Path, config: RunConfig, kind: str) -> list[LayoutItem] | Non
 
 
 def _result(folder: Path, entry: dict, line: dict) -> Result:
-    objects = entry["layout"]["objects"]
+    objects = _drawn(entry)
     scored = line.get("boxes") or [{}] * len(objects)
     boxes = tuple(
         Asked(
@@ -185,12 +190,19 @@ def _scores(path: Path, entries: list[dict]) -> list[dict]:
             found[line["index"]] = line
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path}, line {number}: not a line of scores") from None
+    by_index = {entry["index"]: entry for entry in entries}
     for index, line in found.items():
-        objects = entries[index]["layout"]["objects"] if 0 <= index < len(entries) else None
+        entry = by_index.get(index)
         told = [each["label"] for each in line.get("boxes", ())]
-        if objects is None or line.get("stem") != entries[index]["stem"] or told != [each["label"] for each in objects]:
+        drawn = None if entry is None else [each["label"] for each in _drawn(entry)]
+        if entry is None or line.get("stem") != entry["stem"] or told != drawn:
             raise ValueError(f"{path}: scores other samples (image {index} differs); score these anew")
-    return [found.get(index, {}) for index in range(len(entries))]
+    return [found.get(entry["index"], {}) for entry in entries]
+
+
+def _drawn(entry: dict) -> list[dict]:
+    """The objects of a manifest's line, less those that its picture had before."""
+    return [each for each in entry["layout"]["objects"] if not each.get("in_source")]
 
 
 def _object(path: Path) -> dict | None:
