@@ -83,7 +83,7 @@ def windows_of(
     """
     groups: list[tuple[list[int], Area]] = []
     for i, (box, margin) in enumerate(zip(boxes, margins, strict=True)):
-        area = _dilated(box, margin, picture)
+        area = changing_area(box, margin, picture)
         members = [i]
         for other in [group for group in groups if _fits(_union(group[1], area), native)]:
             groups.remove(other)
@@ -92,14 +92,15 @@ def windows_of(
     return [
         Window(
             _around(area, picture, native),
-            tuple(_dilated(boxes[i], margins[i], picture) for i in sorted(members)),
+            tuple(changing_area(boxes[i], margins[i], picture) for i in sorted(members)),
             tuple(sorted(members)),
         )
         for members, area in sorted(groups, key=lambda group: min(group[0]))
     ]
 
 
-def _dilated(box: Sequence[float], margin: int, picture: tuple[int, int]) -> Area:
+def changing_area(box: Sequence[float], margin: int, picture: tuple[int, int]) -> Area:
+    """What may change of a picture of width and height for an object in a box."""
     x0, y0, x1, y1 = box
     width, height = picture
     return (

@@ -18,6 +18,8 @@ def tiles(results: Results) -> list[tuple[str, str]]:
         (f"{len(boxes):,}", "labelled boxes" if len(boxes) != 1 else "labelled box"),
         (f"{len(labels)}", "classes" if len(labels) != 1 else "class"),
     ]
+    if results.rejected:
+        found.insert(1, (f"{results.rejected:,}", "more that never passed the gate"))
     if boxes:
         found.append((f"{len(results.good_parts):,}", "good parts"))
     scores = [asked.score for asked in boxes if asked.score is not None]
