@@ -16,7 +16,6 @@ from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
 from stay_diffusion.data.annotations import Box, ImageRecord
 from stay_diffusion.data.formats import vott
 from stay_diffusion.quality import run_gate
-from stay_diffusion.quality.classifier import train_classifier
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
@@ -75,7 +74,6 @@ def made(tmp_path_factory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stay_diffusion.quality.classifier.BATCH", 24)
-        patch.setattr("stay_diffusion.quality.training.train_classifier", train_classifier)
         run_gate.gate_of_run(config, folder, steps=40)
     return folder
 
