@@ -34,7 +34,8 @@ from stay_diffusion.sampling.generate import sampling
 from stay_diffusion.sampling.layouts import LayoutItem
 
 EMPTY_RATIO, EMPTY_LEVELS = 2.0, 2.0
-OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "attempt", "mask", "mask_kind", "masks")
+OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "mask", "mask_kind", "masks")
+OF_ONE_IMAGE += ("attempt", "quality")
 
 
 @dataclass(frozen=True)
