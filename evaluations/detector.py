@@ -19,8 +19,8 @@ from stay_diffusion.data.images import to_tensor
 from stay_diffusion.torchvision_cpu import import_torchvision
 
 STRIDES = (8, 16, 32)  # of the small detector's feature maps
-WIDTHS = (16, 32, 64, 96, 128)  # its channels at strides 2, 4, 8, 16 and 32
-FEATURES, HEAD_CONVS = 64, 2
+WIDTHS, BLOCKS = (32, 64, 96, 128), (1, 2, 1, 1)  # its channels and residual blocks at strides 4, 8, 16 and 32
+FEATURES, HEAD_CONVS, GROUPS = 64, 2, 8
 LEAST_SCORE, MOST_DETECTIONS, MOST_CANDIDATES = 0.02, 100, 300
 MOST_OVERLAP = 0.5  # of two detections of one class
 
@@ -34,9 +34,9 @@ class Detections(NamedTuple):
 
 
 def small_fcos(num_classes: int) -> nn.Module:
-    """FCOS (arXiv 1904.01355) over twelve convolutions with GroupNorm, for pictures in their own size.
+    """FCOS (arXiv 1904.01355) over five residual blocks with GroupNorm, for pictures in their own size.
 
-    0.7 million parameters, made to be trained from nothing in a minute on one core.
+    0.9 million parameters, made to be trained from nothing in a minute or two on one core.
     """
     import_torchvision()
     from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -60,7 +60,7 @@ def small_fcos(num_classes: int) -> nn.Module:
 
 
 class SmallBackbone(nn.Module):
-    """(B, 3, H, W) -> feature maps of FEATURES channels at each of STRIDES."""
+    """Residual blocks from stride 4 on: (B, 3, H, W) -> feature maps of FEATURES channels at each of STRIDES."""
 
     out_channels = FEATURES
 
@@ -68,24 +68,54 @@ class SmallBackbone(nn.Module):
         from torchvision.ops import FeaturePyramidNetwork
 
         super().__init__()
-        self.stem = nn.Sequential(_layer(3, WIDTHS[0], 2, size=5), _layer(WIDTHS[0], WIDTHS[1], 2))
+        self.stem = nn.Sequential(_convolution(3, WIDTHS[0], 7, 4), nn.GroupNorm(GROUPS, WIDTHS[0]), nn.ReLU())
+        self.first = _stage(WIDTHS[0], WIDTHS[0], BLOCKS[0], stride=1)
         self.stages = nn.ModuleList(
-            nn.Sequential(_layer(before, width, 2), _layer(width, width, 1)) for before, width in pairwise(WIDTHS[1:])
+            _stage(before, width, blocks, stride=2)
+            for (before, width), blocks in zip(pairwise(WIDTHS), BLOCKS[1:], strict=True)
         )
-        self.pyramid = FeaturePyramidNetwork(list(WIDTHS[2:]), FEATURES)
+        self.pyramid = FeaturePyramidNetwork(list(WIDTHS[1:]), FEATURES)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        x, levels = self.stem(x), OrderedDict()
+        x, levels = self.first(self.stem(x)), OrderedDict()
         for stride, stage in zip(STRIDES, self.stages, strict=True):
             x = stage(x)
             levels[str(stride)] = x
         return self.pyramid(levels)
 
 
-def _layer(inputs: int, outputs: int, stride: int, size: int = 3) -> nn.Module:
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut; the identity, or its nearest likeness, at the start."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            _convolution(inputs, outputs, 3, stride),
+            nn.GroupNorm(GROUPS, outputs),
+            nn.ReLU(),
+            _convolution(outputs, outputs, 3, 1),
+            nn.GroupNorm(GROUPS, outputs),
+        )
+        nn.init.zeros_(self.layers[-1].weight)
+        same = inputs == outputs and stride == 1
+        self.shortcut = (
+            nn.Identity() if same else nn.Sequential(nn.AvgPool2d(stride), _convolution(inputs, outputs, 1, 1))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.layers(x) + self.shortcut(x))
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Module:
+    return nn.Sequential(
+        ResidualBlock(inputs, outputs, stride), *(ResidualBlock(outputs, outputs, 1) for _ in range(blocks - 1))
+    )
+
+
+def _convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Module:
     convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
-    return nn.Sequential(convolution, nn.GroupNorm(8, outputs), nn.ReLU(inplace=True))
+    return convolution
 
 
 def _unresized() -> nn.Module:
@@ -139,15 +169,15 @@ def build(name: str, classes: Sequence[str], weights: Path | None = None) -> nn.
     network = DETECTORS[name](len(classes))
     if weights is None:
         return network
-    state, stated = load_tensors(weights), {}
+    own, state, stated = network.state_dict(), load_tensors(weights), {}
     if isinstance(state.get("model"), dict):
         state, stated = state["model"], state
     if stated.get("detector", name) != name:
         raise ValueError(f"{weights}: holds a {stated['detector']}, not a {name}")
+    kept = {layer for layer in own if layer.endswith("num_batches_tracked")} - state.keys()  # frozen norms have none
     if tuple(stated.get("classes", ())) != tuple(classes):
-        own = network.state_dict()
-        state = {**state, **{layer: own[layer] for layer in class_layers(name)}}
-    load_weights(network, weights, state)
+        kept |= class_layers(name)
+    load_weights(network, weights, {**state, **{layer: own[layer] for layer in kept}})
     return network
 
 
