@@ -31,8 +31,8 @@ def axis(values: Sequence[float]) -> tuple[float, float, float]:
     """(lowest, highest, step) of an axis from 0..1 that shows the values with at least two ticks."""
     low, high = min(values), max(values)
     step = next((step for step in TICKS if high - low >= 2 * step), TICKS[-1])
-    lowest, highest = math.floor(low / step) * step, math.ceil(high / step) * step
-    return max(0.0, lowest), min(1.0, max(highest, lowest + step)), step
+    lowest = min(math.floor(low / step) * step, 1 - step)
+    return lowest, max(math.ceil(high / step) * step, lowest + step), step
 
 
 def _panel(entries: Sequence[dict], figure: str, title: str) -> list[str]:
