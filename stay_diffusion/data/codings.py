@@ -22,8 +22,9 @@ class Coding:
     """What the ids of a data set's maps mean: class i of `classes` has label i + 1 and stands in files as `ids[i]`.
 
     NOT_IN_MAPS is the id of classes that only a model knows. `source` is what says so, for messages. `void` classes are
-    never objects, nor are parts that take less than `smallest` of the picture's area. `number` gives, from labels and raw instance ids (H, W), each pixel's instance,
-    NO_INSTANCE where the raw id names none, or NO_OBJECT where the pixel is to be left out.
+    never objects, nor are parts that take less than `smallest` of the picture's area. `number` gives, from labels and
+    raw instance ids (H, W), each pixel's instance, NO_INSTANCE where the raw id names none, or NO_OBJECT where the
+    pixel is to be left out.
     """
 
     source: str

@@ -109,6 +109,7 @@ def load_records(
     if classes and select:
         left_out = tags.others(records, drawn, classes, product_tags)
         records, drawn = tags.apply_map(records, drawn, [f"{tag}=" for tag in left_out])
+    known.extended(Vocabulary((), product_tags))  # a class of the model's is no product
     records = assign_products(records, product_tags)
     if classes or fixed:
         vocabulary = Vocabulary(tuple(classes or fixed), tuple(product_tags), left_out)
