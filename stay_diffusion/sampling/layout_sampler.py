@@ -121,14 +121,13 @@ class LayoutSampler:
         best, least = None, np.inf
         for _ in range(OBJECTS):
             own, allowed = self.places.choose(kind, rng)
-            for _ in range(TRIES):
-                pixels = self.places.draw(kind, own, size, rng)
-                box = np.round(np.array(pixels) / (*size, *size), DECIMALS)
-                shared = overlap(box[None], placed).max(initial=0)
-                if shared <= (0 if self.no_overlap else allowed):
-                    return box
-                if shared < least:
-                    best, least = box, shared
+            boxes = np.round(self.places.draw(kind, own, size, TRIES, rng) / (*size, *size), DECIMALS)
+            shared = overlap(boxes, placed).max(axis=1, initial=0)
+            fits = shared <= (0 if self.no_overlap else allowed)
+            if fits.any():
+                return boxes[fits.argmax()]
+            if shared.min() < least:
+                best, least = boxes[shared.argmin()], shared.min()
         return None if self.no_overlap else best
 
     def _product_id(self, product: str) -> int:
