@@ -57,7 +57,9 @@ def find(drawn: Image.Image, good: Image.Image, objects: Sequence[Box]) -> Bools
         for other in own:  # in its margin, but in another's box: the other's
             allowed[other] = False
         allowed[own[i]] = True
-        masks[i][window] = _cleaned(difference[window], allowed[window], least, ndimage)
+        inside = np.zeros(difference.shape, dtype=bool)
+        inside[own[i]] = True
+        masks[i][window] = _cleaned(difference[window], allowed[window], inside[window], least, ndimage)
     return masks
 
 
@@ -74,15 +76,15 @@ def codes(masks: Bools) -> list[dict]:
     return [coco_masks.encode(mask) for mask in masks]
 
 
-def _cleaned(difference: NDArray, allowed: Bools, least: float, ndimage) -> Bools:
-    """Where the difference (h, w) stands out from the rest: specks gone, holes filled."""
+def _cleaned(difference: NDArray, allowed: Bools, inside: Bools, least: float, ndimage) -> Bools:
+    """Where the difference (h, w) stands out: holes filled; specks and parts mostly outside of the box gone."""
     values = difference[allowed]
     if not values.size or values.max() <= least:
         return np.zeros(difference.shape, dtype=bool)
     mask = allowed & (difference > max(least, _otsu(values)))
     parts, number = ndimage.label(mask, structure=np.ones((3, 3)))
-    sizes = np.bincount(parts.ravel(), minlength=number + 1)
-    sizes[0] = 0
+    sizes, own = (np.bincount(ids, minlength=number + 1) for ids in (parts.ravel(), parts[inside]))
+    sizes[0], sizes[own < sizes / 2] = 0, 0
     least_size = max(1, SPECK * sizes.max(), LEAST_SHARE * values.size)
     return ndimage.binary_fill_holes((sizes >= least_size)[parts]) & allowed
 

@@ -110,6 +110,12 @@ def test_a_mask_may_reach_a_little_out_of_its_box_but_not_into_anothers():
     assert not first[:, 52:].any() and second[45, 61]
 
 
+def test_what_changed_beside_a_box_is_not_its_object():
+    drawn, good = pair(disk(40, 45, 12) | disk(58, 45, 3), noise=1)
+    (found,) = weak_masks.find(drawn, good, [around(26, 31, 54, 59)])  # reaches to 57
+    assert overlap(found, disk(40, 45, 12)) > 0.9 and not found[:, 54:].any()
+
+
 def test_objects_that_reach_out_of_the_picture_are_masked_inside():
     drawn, good = pair(disk(0, 0, 12))
     (found,) = weak_masks.find(drawn, good, [Box("spot", -0.1, -0.125, 12 / W, 12 / H)])
