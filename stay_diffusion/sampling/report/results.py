@@ -132,7 +132,7 @@ def read(folder: Path) -> Results:
         settings=settings,
         scored=any(scores),
         quality=_object(folder / "quality.json"),
-        adherence=_object(folder / "box_adherence.json"),
+        adherence=_adherence(folder / "box_adherence.json", settings),
         config=config,
         training=config and _training(weights.parent, config, "whole" if "source_image" in ordered[0] else "seen"),
     )
@@ -191,6 +191,14 @@ def _scores(path: Path, entries: list[dict]) -> list[dict]:
         if objects is None or line.get("stem") != entries[index]["stem"] or told != [each["label"] for each in objects]:
             raise ValueError(f"{path}: scores other samples (image {index} differs); score these anew")
     return [found.get(index, {}) for index in range(len(entries))]
+
+
+def _adherence(path: Path, settings: dict) -> dict | None:
+    found = _object(path)
+    for name, value in (found or {}).get("protocol", {}).items():
+        if name in settings and name != "checkpoint" and settings[name] != value:
+            raise ValueError(f"{path}: of other samples ({name} {value}, here {settings[name]}); measure these anew")
+    return found
 
 
 def _object(path: Path) -> dict | None:
