@@ -152,6 +152,17 @@ def test_so_they_are_with(train_ranks, alone, tmp_path, case):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("freezing", "flags"), [("encoder", ()), ("all_but_conditioning", ("--shard_optimizer", "True"))]
+)
+def test_so_they_are_where_weights_are_frozen(train_ranks, alone, tmp_path, freezing, flags):
+    start = ["--finetune_from", alone(), "--freeze", freezing]
+    train_ranks(1, tmp_path / "one", *start)
+    train_ranks(2, tmp_path / "two", *start, *flags)
+    assert_same_run(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
 def test_the_learning_sampler_had_learnt_in_that_comparison(alone):
     # Else it would have drawn uniformly on any number of processes.
     counts = contents(alone(*CASES["a sampler that learns"][0]), 6)["state"]["timestep_sampler"]["counts"]
