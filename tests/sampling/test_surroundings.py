@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from stay_diffusion.data.annotations import Box, ImageRecord
-from stay_diffusion.sampling.surroundings import Surroundings, around, greys
+from stay_diffusion.sampling.surroundings import Surroundings, around, greys, strips
 
 SIZE = 120
 
@@ -65,3 +65,11 @@ def test_beyond_its_edges_a_picture_goes_on_as_it_ends():
     grey = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (40, 1))
     seen = around(grey, np.array([[0.0, 0.0, 10.0, 10.0], [-500, -500, 900, 900]]))
     assert (seen[0, :, 0] == 0).all() and np.isfinite(seen).all() and seen.max() <= 1
+
+
+def test_around_a_box_is_half_its_side_on_each_side():
+    grey = np.zeros((60, 60), dtype=np.float32)
+    grey[20:40, 20:40] = 1
+    (seen,) = around(grey, np.array([[20.0, 20.0, 40.0, 40.0]]))
+    assert (seen[6:18, 6:18] == 1).all() and seen.sum() == 12 * 12
+    assert (strips(seen[None]) == 0).all()
