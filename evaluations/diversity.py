@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from objects import entries_of
 from PIL import Image
 from torch import Tensor, nn
 
@@ -34,9 +35,7 @@ def find_groups(folder: Path) -> list[Group]:
 
     ValueError where no layout has two images.
     """
-    manifests = sorted([*folder.glob("manifest.jsonl"), *folder.glob("run*/manifest.jsonl")])
-    groups = by_layout(manifests) if manifests else by_name(find_runs(folder))
-    groups = [(name, images) for name, images in groups if len(images) > 1]
+    groups = [(name, images) for name, images in all_groups(folder) if len(images) > 1]
     if not groups:
         raise ValueError(
             f"{folder}: no layout has two images, which diversity is the difference of; image_sample.py --num_runs 10 "
@@ -45,12 +44,17 @@ def find_groups(folder: Path) -> list[Group]:
     return groups
 
 
+def all_groups(folder: Path) -> list[Group]:
+    """The same, with layouts of a single image where a manifest tells of them."""
+    manifests = sorted([*folder.glob("manifest.jsonl"), *folder.glob("run*/manifest.jsonl")])
+    return by_layout(manifests) if manifests else by_name(find_runs(folder))
+
+
 def by_layout(manifests: Sequence[Path]) -> list[Group]:
     """The images of manifests by layout and where it comes from, each group named by its first stem."""
     groups: dict[str, tuple[str, list[Path]]] = {}
     for manifest in manifests:
-        for line in manifest.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
+        for entry in entries_of(manifest):
             key = json.dumps([entry["layout"], entry["source"]])
             groups.setdefault(key, (entry["stem"], []))[1].append(manifest.parent / entry["file"])
     return [(stem, dict(enumerate(images[:MOST_OF_A_LAYOUT]))) for stem, images in groups.values()]
@@ -92,6 +96,10 @@ def prepare(path: Path, image_size: int, compat: str | None) -> Tensor:
         return to_tensor(image, channels=3)
     unit = (to_tensor(image.resize((SDM_SIZE, SDM_SIZE), Image.Resampling.BILINEAR), channels=3) + 1) / 2
     return (unit - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+
+
+def resize_rule(image_size: int, compat: str | None) -> str:
+    return f"bilinear to {image_size}" + (f", then to {SDM_SIZE}" if compat else "")
 
 
 def embed(model: nn.Module, images: Tensor) -> list[Tensor]:

@@ -26,14 +26,17 @@ OFF = "off"
 class Extractor:
     """A network as a function: (uint8 (B, C, H, W), kinds) -> {kind: (B, D)}.
 
-    `kinds` are those that it can give; `suffix` what is added to the names of its figures; `facts` what they depend on,
-    the network's digest among it, and what names the features in the cache.
+    `kinds` are those that it can give, `width` the D of "pool"; `channels` and `image_size` (None: any) of the images
+    that it wants; `suffix` what is added to the names of its figures; `facts` what they depend on, the digest of its
+    weights among it.
     """
 
     measure: Callable[[Tensor, Sequence[str]], dict[str, Tensor]]
     kinds: tuple[str, ...]
+    width: int
     facts: dict
     channels: int = 3
+    image_size: int | None = None
     suffix: str = ""
 
 
@@ -66,7 +69,7 @@ def features_of(
             reading.batch_size,
             reading.world,
             Path(images.path).name,
-            reading.image_size,
+            extractor.image_size or reading.image_size,
             extractor.channels,
         )
         for kind in missing if reading.world.is_main else ():
@@ -121,7 +124,7 @@ def _file_of(images: ImageSet, extractor: Extractor, kind: str, reading: Reading
     key = {
         "images": [look.digest for look in images.looks],
         "extractor": extractor.facts,
-        "image_size": reading.image_size,
+        "image_size": extractor.image_size or reading.image_size,
         "device": torch.device(reading.device).type,
         "versions": {name: version(name) for name in ("torch", "pillow", "numpy")},
     }

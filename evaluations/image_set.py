@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from stay_diffusion.checkpoint import sha256
+from stay_diffusion.data.annotations import Box
 from stay_diffusion.data.images import FORMATS, IMAGE_SUFFIXES, read_image, to_pil, to_tensor
 from stay_diffusion.data.images import image_size as size_of
 from stay_diffusion.distributed import gather_shares
@@ -50,7 +51,7 @@ class ImageSet:
     """Images, or the mean (D,) and covariance (D, D) of their features, or both.
 
     `runs` holds how many images each of several runs of image_sample.py has; `sizes` how many have each size (WxH);
-    `looks` one per item, where they were looked at.
+    `looks` one per item, where they were looked at; `objects` the boxes in [0, 1] that each item shows, where known.
     """
 
     path: str
@@ -60,6 +61,7 @@ class ImageSet:
     runs: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     looks: tuple[Look, ...] = ()
+    objects: tuple[tuple[Box, ...], ...] | None = None
 
 
 def open_set(path: Path, compat: str | None = None, least: int = 2) -> ImageSet:
@@ -93,7 +95,9 @@ def looked_at(images: ImageSet, world: World = ALONE) -> ImageSet:
     order = sorted(range(len(looks)), key=lambda i: (looks[i].width, looks[i].height, looks[i].digest))
     looks = tuple(looks[i] for i in order)
     sizes = Counter(f"{each.width}x{each.height}" for each in looks)
-    return replace(images, items=[images.items[i] for i in order], looks=looks, sizes=dict(sizes))
+    objects = images.objects and tuple(images.objects[i] for i in order)
+    items = [images.items[i] for i in order]
+    return replace(images, items=items, looks=looks, objects=objects, sizes=dict(sizes))
 
 
 def look(item: Path | NDArray[np.uint8]) -> Look:

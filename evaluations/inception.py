@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from features import Extractor
 from torch import Tensor, nn
 
+from stay_diffusion.checkpoint import sha256
 from stay_diffusion.torchvision_cpu import import_torchvision
 
 FEATURES = 2048  # pool3; with fewer images the covariance is singular and the distance biased upwards
@@ -96,6 +98,27 @@ def oasis_pool3(network: nn.Module, images: Tensor) -> Tensor:
         if name != "fc":
             x = layer(x)
     return x.flatten(1)
+
+
+def extractor(weights: Path, compat: str | None, device: torch.device | str) -> Extractor:
+    """Pool, logits and spatial features of uint8 (B, 3, H, W); in a mode of compatibility, pool alone."""
+    network = load_network(weights).to(device)
+
+    def measure(images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
+        return {"pool": PROTOCOLS[compat](network, images)} if compat else outputs(network, images, kinds)
+
+    return Extractor(
+        measure,
+        kinds=("pool",) if compat else ("pool", "logits", "spatial"),
+        width=FEATURES,
+        facts={
+            "features": f"Inception 2015-12-05, pool3 ({FEATURES})",
+            "weights": str(weights.resolve()),
+            "weights_sha256": sha256(weights),
+            "resize": RESIZES[compat],
+            "compat": compat,
+        },
+    )
 
 
 def _skimage_resize(image: Tensor) -> Tensor:

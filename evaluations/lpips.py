@@ -13,7 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from diversity import SDM_SIZE, Distances, by_name, find_runs, identical_runs, images_in, measure, summarise
+from diversity import (
+    SDM_SIZE,
+    Distances,
+    by_name,
+    find_runs,
+    identical_runs,
+    images_in,
+    measure,
+    resize_rule,
+    summarise,
+)
 from lpips_network import BACKBONES, find_backbone, import_lpips, load_model
 
 from stay_diffusion.checkpoint import sha256
@@ -65,7 +75,7 @@ def protocol(
         "runs": {str(run.resolve()): len(run_names) for run, run_names in zip(runs, names, strict=True)},
         "net": f"{args.net} v0.1",
         **files,
-        "resize": f"bilinear to {args.image_size}" + (f", then to {SDM_SIZE}" if args.compat else ""),
+        "resize": resize_rule(args.image_size, args.compat),
         "range": "normalised for ImageNet, then again by LPIPS" if args.compat else "[-1, 1]",
         "compat": args.compat,
         "versions": {name: version(name) for name in ("torch", "torchvision", "lpips", "pillow")},
