@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -132,11 +133,18 @@ def _pictures(items: Sequence[Item], channels: int) -> Iterator[Image.Image]:
         if source is not opened:
             opened, picture = source, _decoded(source, channels)
         if isinstance(item, Cut):
-            (W, H), (x0, y0, x1, y1) = picture.size, item.box
-            box, size = (x0 * W, y0 * H, x1 * W, y1 * H), (item.size, item.size)
-            yield picture.resize(size, Image.Resampling.BICUBIC, box=box)
+            yield _cut_out(picture, item)
         else:
             yield picture
+
+
+def _cut_out(picture: Image.Image, cut: Cut) -> Image.Image:
+    """The pixels that the box touches and no others: resize(box=...) alone would look over its border."""
+    (W, H), (x0, y0, x1, y1) = picture.size, cut.box
+    left, top = int(x0 * W), int(y0 * H)
+    part = picture.crop((left, top, math.ceil(x1 * W), math.ceil(y1 * H)))
+    box = (x0 * W - left, y0 * H - top, x1 * W - left, y1 * H - top)
+    return part.resize((cut.size, cut.size), Image.Resampling.BICUBIC, box=box)
 
 
 def _decoded(image: Path | NDArray[np.uint8], channels: int) -> Image.Image:
