@@ -17,6 +17,8 @@ OF_LAUNCHERS |= {"--signal", "--requeue"}  # each up to its second hyphen
 CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
 for script, name in (
     ("evaluations/nll.py", "NllRun"),
+    ("evaluations/evaluate.py", "EvaluateRun"),
+    ("evaluations/train_features.py", "FeaturesRun"),
     ("scripts/import_weights.py", "ImportRun"),
     ("scripts/check_data.py", "CheckRun"),
     ("scripts/browse_data.py", "BrowseRun"),
