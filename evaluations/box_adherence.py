@@ -26,13 +26,15 @@ from stay_diffusion.command import run_command
 from stay_diffusion.config import SampleConfig
 from stay_diffusion.data.annotations import Box, Vocabulary
 from stay_diffusion.device import pick_device
+from stay_diffusion.diffusion.gaussian_diffusion import respace
 from stay_diffusion.models.object_masks import at_least_one_pixel, box_indicator
+from stay_diffusion.sampling.batches import Made, make_all
 from stay_diffusion.sampling.export import ResultsFolder
-from stay_diffusion.sampling.generate import generate_all
+from stay_diffusion.sampling.generate import sampling
 from stay_diffusion.sampling.layouts import LayoutItem
 
 EMPTY_RATIO, EMPTY_LEVELS = 2.0, 2.0
-OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source")
+OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "attempt", "mask", "mask_kind", "masks")
 
 
 @dataclass(frozen=True)
@@ -143,21 +145,22 @@ def sample_good_parts(folder: Path, items: list[LayoutItem], settings: dict, bat
     results = ResultsFolder(folder / "good_parts", vocabulary)
     done = results.done(good, settings)
     if len(done) < len(good):
-        sampling = {option.name: settings[option.name] for option in fields(SampleConfig) if option.name in settings}
+        options = {option.name: settings[option.name] for option in fields(SampleConfig) if option.name in settings}
         results.open()
-        generate_all(
+        make = sampling(
             factory.load_trained(config, weights, device),
-            factory.build_diffusion(config.diffusion),
+            respace(factory.build_diffusion(config.diffusion), settings["timestep_respacing"]).to(device),
             good,
             vocabulary,
             (config.model.image_channels, config.model.image_size, config.model.image_size),
-            SampleConfig(batch_size=batch_size, **sampling),
-            settings["timestep_respacing"],
-            device,
-            on_image=lambda index, item, image: results.add(index, item, image, settings),
-            done=done,
+            SampleConfig(batch_size=batch_size, **options),
             run=settings.get("run", 0),
         )
+
+        def add(index: int, made: Made) -> None:
+            results.add(index, good[index], made.image, settings)
+
+        make_all(make, len(good), batch_size, add, done)
     return results.path / "samples"
 
 

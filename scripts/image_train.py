@@ -88,6 +88,7 @@ def main() -> int:
         state.restore(folder, resumed_step, config)
     if world.is_main:
         folder.write_config(config)
+        keep_layout_statistics(folder, train_records, config, bool(resumed_step))
     place = folder.url or folder.path.resolve()
     print(f"run folder: {place}, {started(start, resumed_step)}; {device}, {state.precision}", flush=True)
     if options.last_step and state.step >= options.last_step:
@@ -139,6 +140,18 @@ def explained(error: RuntimeError, config: RunConfig, model, diffusion) -> Value
     needed = sum(estimate_memory(config, model, diffusion).values()) / 2**30
     advice = "a smaller --microbatch, --use_checkpoint True or a smaller --image_size need less"
     return ValueError(f"out of memory (training takes about {needed:.1f} GiB in float32): {advice}")
+
+
+def keep_layout_statistics(folder, records: list, config: RunConfig, is_resumed: bool) -> None:
+    """Leaves in the run folder what `image_sample.py --layouts sampled` draws by; of label maps that works them out."""
+    from stay_diffusion import factory
+    from stay_diffusion.sampling import layout_statistics_file
+    from stay_diffusion.sampling.layout_statistics import of_dataset
+
+    is_kept = is_resumed and (folder.path / layout_statistics_file.NAME).exists()
+    if config.model.layout_kind == "boxes" and not is_kept and not records[0].maps:
+        dataset = factory.build_dataset(records, config, augment=False)
+        layout_statistics_file.write(folder.path, of_dataset(dataset))
 
 
 def held_out(config: RunConfig) -> list:

@@ -69,10 +69,10 @@ def local(name: str) -> Path:
 
 
 def weights(name: str) -> Path:
-    """A file of weights as `local` gives it, with the config.json beside it if there is one."""
-    if is_remote(name):
+    """A file of weights as `local` gives it, with the JSON files of a run folder beside it if they are there."""
+    for beside in ("config.json", "layout_statistics.json") if is_remote(name) else ():
         with contextlib.suppress(ValueError):
-            local(f"{name.rpartition('/')[0]}/config.json")
+            local(f"{name.rpartition('/')[0]}/{beside}")
     return local(name)
 
 

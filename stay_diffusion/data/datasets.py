@@ -114,6 +114,15 @@ def load_records(
     return records, vocabulary
 
 
+def names_of(
+    mode: str, data_dir: Path, split: str, image_dir: Path | None = None, class_map: Sequence[str] = ()
+) -> list[str]:
+    """Every name that the labels of a split know, drawn or not, products too, in the data's order."""
+    found = _read(mode, data_dir, split, image_dir, [], {})
+    records, drawn = tags.apply_map(found.records, found.tags, class_map)
+    return list(dict.fromkeys([*drawn, *(box.label for record in records for box in record.boxes)]))
+
+
 def _of_split(
     records: Sequence[ImageRecord], data_dir: Path, split: str, names: Path | None, val_fraction: float | None
 ) -> Sequence[ImageRecord]:
