@@ -80,12 +80,12 @@ def read_picture(
                 factor = reduction(width, height)
                 if factor > 1:
                     image.draft("L" if channels == 1 else None, (max(width // factor, 1), max(height // factor, 1)))
-                reduced = _converted(image, channels, value_range, factor // _scale(image))
+                reduced = converted(image, channels, value_range, factor // _scale(image))
             else:
                 turned = ImageOps.exif_transpose(image) if upright else image
                 width, height = turned.size
                 factor = reduction(width, height)
-                reduced = _converted(turned, channels, value_range, factor)
+                reduced = converted(turned, channels, value_range, factor)
             return Picture(reduced, width, height, (0, 0, reduced.width * factor, reduced.height * factor))
     except Exception as error:  # decoders raise nearly every type on broken files
         raise unreadable(path, error) from error
@@ -151,7 +151,8 @@ def _scale(image: Image.Image) -> int:
     return image.decoderconfig[0] if image.decoderconfig else 1
 
 
-def _converted(image: Image.Image, channels: int, value_range: Range | None, factor: int) -> Image.Image:
+def converted(image: Image.Image, channels: int, value_range: Range | None = None, factor: int = 1) -> Image.Image:
+    """An open picture of any mode as `read_picture` gives it: L, RGB, or F in 0..255, made smaller by `factor`."""
     if image.mode in WHITE:
         image = _deep_grey(image, value_range)
     elif image.mode != "L":
