@@ -95,12 +95,14 @@ class Comparison:
     @cached_property
     def objects(self) -> tuple[ImageSet, ImageSet]:
         """The objects of both sides, cut out; on every process."""
-        size = self.options.crop_size
+        around = "objects" in self.extractor.kinds
+        size = self.extractor.image_size if around else self.options.crop_size
         sides = (with_objects(side, self.data) for side in (self.samples, self.reference))
-        return tuple(object_cuts(side, size) for side in sides)
+        return tuple(object_cuts(side, size, around) for side in sides)
 
-    def object_pair(self, kind: str) -> Pair:
+    def object_pair(self) -> Pair:
         """Features of the objects of both sides, which are cut out at a size of their own; as `pair`."""
+        kind = "objects" if "objects" in self.extractor.kinds else "pool"
         return tuple(self._features(cuts, [kind], None).get(kind) for cuts in self.objects)
 
     def _features(

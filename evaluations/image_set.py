@@ -21,17 +21,22 @@ from stay_diffusion.data.images import FORMATS, IMAGE_SUFFIXES, read_image, to_p
 from stay_diffusion.data.images import image_size as size_of
 from stay_diffusion.distributed import gather_shares
 from stay_diffusion.launchers import ALONE, World
+from stay_diffusion.quality import crops
 
 OASIS_BATCH, OASIS_SUFFIXES = 50, frozenset({".jpg", ".png"})
 GREY_MODES = ("1", "L", "LA", "I", "F")
 
 
 class Cut(NamedTuple):
-    """A part of an image: x0 y0 x1 y1 in [0, 1] of its sides, shown on size x size pixels."""
+    """An object of an image: its box in [0, 1] of the sides, shown on size x size pixels.
+
+    `around`: as the quality gate cuts it out, a square with what is around it, at the gate's own size.
+    """
 
     image: Path | NDArray[np.uint8]
     box: tuple[float, float, float, float]
     size: int
+    around: bool = False
 
 
 Item = Path | NDArray[np.uint8] | Cut
@@ -141,6 +146,10 @@ def _pictures(items: Sequence[Item], channels: int) -> Iterator[Image.Image]:
 def _cut_out(picture: Image.Image, cut: Cut) -> Image.Image:
     """The pixels that the box touches and no others: resize(box=...) alone would look over its border."""
     (W, H), (x0, y0, x1, y1) = picture.size, cut.box
+    if cut.around:
+        pixels = crops.cut(picture, (x0 * W, y0 * H, x1 * W, y1 * H), len(picture.getbands())).pixels
+        inner = pixels[:, crops.RIM : -crops.RIM, crops.RIM : -crops.RIM]
+        return Image.fromarray(inner[0] if len(inner) == 1 else inner.transpose(1, 2, 0).copy())
     left, top = int(x0 * W), int(y0 * H)
     part = picture.crop((left, top, math.ceil(x1 * W), math.ceil(y1 * H)))
     box = (x0 * W - left, y0 * H - top, x1 * W - left, y1 * H - top)

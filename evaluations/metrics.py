@@ -67,9 +67,10 @@ def sfid(comparison: Comparison, pair: Pair) -> list[Figure]:
 
 def scene_fid(comparison: Comparison, pair: Pair) -> list[Figure]:
     cuts = comparison.objects
+    around = cuts[0].items[0].around
     told = facts(comparison) | {
         "objects": f"{len(cuts[0].items)} of the samples, {len(cuts[1].items)} of the reference",
-        "crop": f"the box, bicubic to {comparison.options.crop_size}",
+        "crop": "with what is around it" if around else f"the box, bicubic to {comparison.options.crop_size}",
     }
     return [frechet_figure(comparison, "SceneFID", "SceneFD", pair, told)]
 
@@ -169,10 +170,6 @@ METRICS: dict[str, Metric] = {
     "is": of_features("logits", inception_scores, with_reference=False),
     "sfid": of_features("spatial", sfid),
     "prdc": of_features("pool", four_shares),
-    "scene_fid": Metric(
-        lambda comparison: (comparison.check_kind("pool"), comparison.objects),
-        lambda comparison: comparison.object_pair("pool"),
-        scene_fid,
-    ),
+    "scene_fid": Metric(lambda comparison: comparison.objects, Comparison.object_pair, scene_fid),
     "lpips": Metric(check_lpips, measure_lpips, lpips),
 }

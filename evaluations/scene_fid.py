@@ -14,8 +14,10 @@ from image_set import Cut, ImageSet, Look
 LEAST_PIXELS = 1  # each way, of a box that is cut out
 
 
-def object_cuts(images: ImageSet, size: int) -> ImageSet:
+def object_cuts(images: ImageSet, size: int, around: bool = False) -> ImageSet:
     """The objects of images that were looked at and whose objects are known, as a set of `size` x `size` images.
+
+    With `around` they are cut out as the quality gate cuts them, with what is around them.
 
     Boxes of less than a pixel each way within their picture are left out. ValueError where fewer than 2 remain.
     """
@@ -25,8 +27,8 @@ def object_cuts(images: ImageSet, size: int) -> ImageSet:
         for box in boxes:
             x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in (box.x0, box.y0, box.x1, box.y1))
             if min((x1 - x0) * look.width, (y1 - y0) * look.height) >= LEAST_PIXELS:
-                digest = hashlib.sha256(f"{look.digest} {x0} {y0} {x1} {y1} {size}".encode()).hexdigest()
-                items.append(Cut(item, (x0, y0, x1, y1), size))
+                digest = hashlib.sha256(f"{look.digest} {x0} {y0} {x1} {y1} {size} {around}".encode()).hexdigest()
+                items.append(Cut(item, (x0, y0, x1, y1), size, around))
                 looks.append(Look(digest, look.format, size, size, look.grey))
                 objects.append((box,))
     if len(items) < 2:

@@ -8,13 +8,14 @@ generated pictures get wrong. The same command gives the same weights.
 """
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stay_diffusion.command import run_command
 from stay_diffusion.config import DataConfig, RunConfig, option
 from stay_diffusion.flags import dump, parse
+
+RARITY = 10.0  # weight of cells with an object: most have none
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class FeaturesConfig:
     image_channels: int = option(3, "1 for greyscale pictures", (1, 3))
     steps: int = option(600, "training steps", least=1)
     batch_size: int = option(32, "pictures a step", least=1)
-    lr: float = option(2e-3, "learning rate of AdamW, which falls to 0 along a half cosine", least=0)
+    lr: float = option(4e-3, "highest learning rate of AdamW, one cycle up and down", least=0)
     seed: int = option(0, "of weights, data order and degradations", least=0, most=2**63 - 1)
     device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
 
@@ -130,39 +131,50 @@ def train(network, data, options: FeaturesConfig, device, num_workers: int) -> N
 
     from stay_diffusion.data.loader import batches
 
-    optimizer = torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=max(options.steps, 2))
     size = min(options.batch_size, len(data))
     stream = batches(data, size, options.seed, start=0, num_workers=num_workers)
     for step in trange(options.steps, desc="features", disable=None):
         images, layout = next(stream)
         shown, how = degraded(shifted(images, options.seed, step), options.seed, step)
-        loss = loss_of(network(shown.to(device)), layout.to(device), how.to(device))
-        for group in optimizer.param_groups:
-            group["lr"] = options.lr * (1 + math.cos(math.pi * step / options.steps)) / 2
-        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(network(in_levels(shown).to(device)), layout.to(device), how.to(device))
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
+
+
+def in_levels(images):
+    """[-1, 1] as 0..255."""
+    return (images + 1) * 127.5
 
 
 def loss_of(answers, layout, how):
-    """Cross entropies of what is there, of the product where it is known, and of how the picture was degraded."""
+    """Cross entropies of what is where and what is there, of the product where it is known, and of the degradation."""
     from torch.nn import functional as F
 
-    presence, product, degradation = answers
-    loss = F.cross_entropy(degradation, how)
-    if presence.shape[1]:
-        loss = loss + F.binary_cross_entropy_with_logits(presence, present(layout, presence.shape[1]))
-    if product.shape[1] > 1 and (layout.product > 0).any():
-        loss = loss + F.cross_entropy(product, layout.product - 1, ignore_index=-1)
+    loss = F.cross_entropy(answers.degradation, how)
+    if answers.presence.shape[1]:
+        places = covered(layout, *answers.places.shape[1:])
+        weight = places.new_tensor(RARITY)
+        loss = loss + F.binary_cross_entropy_with_logits(answers.places, places, pos_weight=weight)
+        loss = loss + F.binary_cross_entropy_with_logits(answers.presence, places.amax(dim=(2, 3)))
+    if answers.product.shape[1] > 1 and (layout.product > 0).any():
+        loss = loss + F.cross_entropy(answers.product, layout.product - 1, ignore_index=-1)
     return loss
 
 
-def present(layout, num_classes: int):
-    """Which classes each picture shows (B, K), float."""
+def covered(layout, num_classes: int, height: int, width: int):
+    """Which cells of a grid each class's boxes cover (B, K, h, w), float; a box has one cell at least."""
     import torch
 
-    found = torch.zeros(len(layout), num_classes + 1, device=layout.labels.device)
-    return found.scatter_(1, layout.labels * layout.valid, 1.0)[:, 1:]
+    from stay_diffusion.models.object_masks import at_least_one_pixel, box_indicator
+
+    size = (height, width)
+    objects = box_indicator(at_least_one_pixel(layout.boxes, size), size) * layout.valid[:, :, None, None]  # B O h w
+    labels = torch.nn.functional.one_hot(layout.labels, num_classes + 1)[..., 1:].to(objects.dtype)  # B O K
+    return torch.einsum("bohw,bok->bkhw", objects, labels).clamp(max=1)
 
 
 def examine(network, data, options: FeaturesConfig, device) -> dict[str, float]:
@@ -175,15 +187,18 @@ def examine(network, data, options: FeaturesConfig, device) -> dict[str, float]:
     right: dict[str, list[float]] = {name: [] for name in ("present", "absent", "product", "degradation")}
     with torch.inference_mode():
         for number, (images, layout) in enumerate(in_order(data, options.batch_size)):
-            presence, product, _ = (answer.cpu() for answer in network(images.to(device)))
-            truth = present(layout, presence.shape[1]).bool()
+            answers = network(in_levels(images).to(device))
+            presence, product = answers.presence.cpu(), answers.product.cpu()
+            truth = covered(layout, *answers.places.shape[1:]).amax(dim=(2, 3)) > 0
             right["present"] += (presence > 0)[truth].tolist()
             right["absent"] += (presence <= 0)[~truth].tolist()
             if product.shape[1] > 1:
                 known = layout.product > 0
                 right["product"] += (product.argmax(dim=1) + 1 == layout.product)[known].tolist()
             shown, how = degraded(images, options.seed + 1, number)
-            right["degradation"] += (network(shown.to(device))[2].cpu().argmax(dim=1) == how).tolist()
+            right["degradation"] += (
+                network(in_levels(shown).to(device)).degradation.cpu().argmax(dim=1) == how
+            ).tolist()
     return {name: round(sum(answers) / len(answers), 4) for name, answers in right.items() if answers}
 
 
