@@ -13,12 +13,9 @@ Writes RESULTS/quality.jsonl, a line for each image, and RESULTS/quality.json, t
 """
 
 import argparse
-import json
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from stay_diffusion.checkpoint import atomic_write, config_beside
@@ -29,10 +26,8 @@ from stay_diffusion.device import pick_device
 from stay_diffusion.quality.gate import QualityGate
 from stay_diffusion.quality.run_gate import gate_of_run
 from stay_diffusion.quality.scores import ImageQuality
+from stay_diffusion.quality.summary import summary, write_quality
 from stay_diffusion.sampling.export import ResultsFolder
-
-THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
-SHOWN = 5  # of the best, the worst and the most copy-like
 
 
 def run_of(manifest: Path, entry: dict, data_dir: str) -> tuple[RunConfig, Path]:
@@ -50,7 +45,7 @@ def score_all(folder: Path, entries: list[dict], gate: QualityGate) -> list[Imag
     """What the gate says of each image, with its good part where there is one."""
     found = []
     for entry in entries:
-        objects = [Box(o["label"], *o["box"]) for o in entry["layout"]["objects"]]
+        objects = [Box(o["label"], *o["box"]) for o in entry["layout"]["objects"] if not o.get("in_source")]
         twin = twin_of(folder, entry)
         found.append(gate.score(opened(folder / entry["file"]), objects, twin and opened(twin)))
     return found
@@ -70,42 +65,6 @@ def opened(path: Path) -> Image.Image:
         raise ValueError(f"{path}: cannot be read: {error}") from None
 
 
-def summary(entries: list[dict], found: list[ImageQuality], gate: QualityGate) -> dict:
-    """The figures of all images together: per class, below thresholds, copies, best and worst."""
-    of_class: dict[str, list[float]] = defaultdict(list)
-    for quality in found:
-        for box in quality.boxes:
-            of_class[box.label].append(box.score)
-    scores = [quality.score for quality in found if quality.boxes]
-    ranked = sorted(
-        (quality.score, entry["stem"]) for entry, quality in zip(entries, found, strict=True) if quality.boxes
-    )
-    alike = sorted(
-        (
-            (quality.copy.similarity, entry["stem"])
-            for entry, quality in zip(entries, found, strict=True)
-            if quality.copy
-        ),
-        reverse=True,
-    )
-    return {
-        "images": len(found),
-        "with_boxes": len(scores),
-        "boxes": sum(map(len, of_class.values())),
-        "with_good_part": sum(any(box.adherence is not None for box in quality.boxes) for quality in found),
-        "mean_score": float(np.mean(scores)) if scores else None,
-        "per_class": {
-            name: {"boxes": len(of_class[name]), "mean_score": float(np.mean(of_class[name]))}
-            for name in sorted(of_class)
-        },
-        "below": {str(t): float(np.mean(np.array(scores) < t)) if scores else None for t in THRESHOLDS},
-        "copies": sum(gate.is_copy(quality) for quality in found),
-        "best": [stem for _, stem in ranked[: -SHOWN - 1 : -1]],
-        "worst": [stem for _, stem in ranked[:SHOWN]],
-        "most_alike": [[stem, similarity] for similarity, stem in alike[:SHOWN]],
-    }
-
-
 def tell(figures: dict, gate: QualityGate) -> None:
     held = gate.protocol["held_out"]["objects"]
     right = f"right about {100 * held['accuracy']:.1f} % of" if held["accuracy"] is not None else "measured on"
@@ -121,10 +80,6 @@ def tell(figures: dict, gate: QualityGate) -> None:
     print("  most alike  " + ", ".join(f"{stem} {similarity:.3f}" for stem, similarity in figures["most_alike"]))
     print("  best   " + ", ".join(figures["best"]))
     print("  worst  " + ", ".join(figures["worst"]))
-
-
-def write(path: Path, text: str) -> None:
-    atomic_write(path, lambda file: file.write(text.encode()))
 
 
 def main() -> int:
@@ -145,19 +100,14 @@ def main() -> int:
     by_index = ResultsFolder(folder, Vocabulary(())).entries()
     if not by_index:
         raise ValueError(f"{folder}: no manifest.jsonl with samples in it (image_sample.py makes such folders)")
-    entries = [by_index[index] for index in sorted(by_index)]
+    entries = [by_index[index] for index in sorted(by_index) if not by_index[index].get("rejected")]
     config, run_folder = run_of(folder / "manifest.jsonl", entries[0], arguments.data_dir)
     gate = gate_of_run(config, run_folder, pick_device(arguments.device))
 
     # Each image, then all together
     found = score_all(folder, entries, gate)
     figures = summary(entries, found, gate)
-    lines = [
-        json.dumps({"index": entry["index"], "stem": entry["stem"], **quality.as_json()}) + "\n"
-        for entry, quality in zip(entries, found, strict=True)
-    ]
-    write(folder / "quality.jsonl", "".join(lines))
-    write(folder / "quality.json", json.dumps({**figures, "protocol": gate.protocol}, indent=2) + "\n")
+    write_quality(folder, entries, found, gate)
     tell(figures, gate)
     print(f"written: {(folder / 'quality.jsonl').resolve()}")
 
@@ -168,7 +118,7 @@ def main() -> int:
             for entry, quality in zip(entries, found, strict=True)
             if quality.score >= arguments.reject_below and not (arguments.reject_copies and gate.is_copy(quality))
         ]
-        write(folder / "accepted.txt", "".join(accepted))
+        atomic_write(folder / "accepted.txt", lambda file: file.write("".join(accepted).encode()))
         print(f"accepted: {len(accepted)} of {len(entries)}, {(folder / 'accepted.txt').resolve()}")
     return 0
 

@@ -68,7 +68,9 @@ def main() -> int:
     # What there is, in names that hold for all
     real, synthetic = sources(merge)
     sets = [(real, "train"), (real, "val"), *([(synthetic, "train")] if synthetic else [])]
-    vocabulary = united([known for data, split in sets if (known := known_names(data, split))])
+    known = [names for data, split in sets if (names := known_names(data, split))]
+    check_tags(merge.product_tags, known)
+    vocabulary = united(known)
     train, val = read(real, "train", vocabulary), read(real, "val", vocabulary)
     made = read(synthetic, "train", vocabulary) if synthetic else []
 
@@ -144,6 +146,13 @@ def known_names(data: DataConfig, split: str):
             raise
         return None
     return Known(where, names, shown, stated=data.dataset_mode not in PRODUCTS_DRAWN)
+
+
+def check_tags(product_tags: tuple, known: list) -> None:
+    there = dict.fromkeys(name for each in known for name in each.names)
+    for tag in product_tags:
+        if tag not in there:
+            raise ValueError(f"--product_tags {tag}: no such tag; tags: {', '.join(there) or 'none'}")
 
 
 def read(data: DataConfig, split: str, vocabulary) -> list:

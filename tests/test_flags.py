@@ -17,6 +17,7 @@ from stay_diffusion.diffusion.samplers import SAMPLERS
 from stay_diffusion.diffusion.schedules import SCHEDULES
 from stay_diffusion.diffusion.timestep_sampler import TIMESTEP_SAMPLERS
 from stay_diffusion.models.unet import CONDITIONINGS
+from stay_diffusion.training.freezing import FREEZES
 
 ROOT = Path(__file__).resolve().parents[1]
 FROZEN = json.loads((ROOT / "tests/golden/flags.json").read_text())
@@ -89,6 +90,7 @@ def test_every_option_survives_flag_to_json_to_flag(script, tmp_path):
         (config.DiffusionConfig, "noise_schedule", SCHEDULES),
         (config.DiffusionConfig, "prediction", X_START_FROM),
         (config.TrainConfig, "schedule_sampler", TIMESTEP_SAMPLERS),
+        (config.TrainConfig, "freeze", FREEZES),
         (config.SampleConfig, "sampler", SAMPLERS),
         (config.SampleConfig, "export", EXPORTS),
     ],

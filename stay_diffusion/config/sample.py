@@ -29,6 +29,12 @@ class SampleConfig:
     rare_first: bool = option(False, "sampled classes: balance them together with the training data's, rare ones first")
     good_parts: float = option(-1.0, "share of sampled layouts without objects; -1: as in the data", least=-1, most=1)
     no_overlap: bool = option(False, "sampled objects do not overlap: one that finds no place is left out")
+    reject_below: float = option(
+        0.0, "quality gate: draw images with a box of a lower score, 0 to 1, again; 0: no gate", least=0, most=1
+    )
+    reject_copies: bool = option(False, "quality gate: draw near-copies of training objects again")
+    max_attempts: int = option(5, "quality gate: draws of an image; one that never passes is left out", least=1)
+    report: bool = option(False, "also report.html: the best and the worst, figures, training pictures most alike")
     s: float = option(1.0, "guidance scale: 1 is off (a model trained with drop_rate can go higher)")
     sampler: str = option("dpmpp_2m", "how to get from noise to images", ("ddpm", "ddim", "dpmpp_2m", "heun"))
     num_steps: int = option(20, "sampling steps, even in log-SNR (timestep_respacing: other spacings)", least=1)

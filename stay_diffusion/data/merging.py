@@ -45,15 +45,17 @@ def united(sets: Sequence[Known]) -> Vocabulary:
             if name in products:
                 raise AnnotationError(_contradiction(name, products[name], known.where))
             classes.setdefault(name, known.where)
-    spelt: dict[str, tuple[str, str]] = {}
+    seen: dict[str, str] = {}
+    spelt: dict[str, str] = {}
     for known in sets:
         for name in dict.fromkeys([*known.names, *known.shown.products]):
-            first, where = spelt.setdefault(_plain(name), (name, known.where))
-            if first != name and where != known.where:
+            like = spelt.setdefault(_plain(name), name)
+            if name not in seen and like != name and seen[like] != known.where:
                 raise AnnotationError(
-                    f"{name!r} of {known.where} and {first!r} of {where} differ in little; "
-                    f'--class_map "{name}={first}" reads them as one'
+                    f"{name!r} of {known.where} and {like!r} of {seen[like]} differ in little; "
+                    f'--class_map "{name}={like}" reads them as one'
                 )
+            seen.setdefault(name, known.where)
     return Vocabulary(
         tuple(dict.fromkeys(name for known in sets for name in known.names if name not in products)), tuple(products)
     )

@@ -9,16 +9,17 @@ from PIL.PngImagePlugin import PngInfo
 KEY = "stay_diffusion"
 DESCRIPTION = "Made by a diffusion model from a layout of boxes; no photograph."
 PATHS = ("checkpoint", "source", "source_image")  # whose folders are nobody's business once the picture travels
-TOO_LONG = ("masks",)
+NOT_TOLD = ("masks", "quality")  # what is not about its making: what was found in it afterwards
 
 
 def text_chunks(entry: dict) -> PngInfo:
-    """A manifest's line for a picture's file: whole but for masks, and of paths only the last part."""
-    told = {key: Path(value).name if key in PATHS and value else value for key, value in entry.items()}
+    """A manifest's line for a picture's file: without what was found in it, and of paths only the last part."""
+    told = {key: value for key, value in entry.items() if key not in NOT_TOLD}
+    told |= {key: Path(told[key]).name for key in PATHS if told.get(key)}
     chunks = PngInfo()
     chunks.add_text("Software", KEY)
     chunks.add_text("Description", DESCRIPTION)
-    chunks.add_text(KEY, json.dumps({key: value for key, value in told.items() if key not in TOO_LONG}))
+    chunks.add_text(KEY, json.dumps(told))
     return chunks
 
 

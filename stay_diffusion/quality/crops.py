@@ -61,14 +61,19 @@ def pixels_of(box, size: tuple[int, int]) -> tuple[float, float, float, float]:
     return box.x0 * size[0], box.y0 * size[1], box.x1 * size[0], box.y1 * size[1]
 
 
-def without_rim(crops: Tensor, down: int = 0, right: int = 0) -> Tensor:
-    """The crops (N, C, S, S) within their rims (N, C, P, P), or those so many pixels beside them."""
-    rows, columns = slice(RIM + down, RIM + down + SIDE), slice(RIM + right, RIM + right + SIDE)
-    return crops[..., rows, columns]
+def without_rim(crops: Tensor) -> Tensor:
+    """The crops (..., S, S) within their rims (..., P, P)."""
+    return crops[..., RIM:-RIM, RIM:-RIM]
+
+
+def within_rim(inside: Inside) -> Inside:
+    """The same in pixels of the crop within its rim, which they may lie outside of."""
+    top, left, bottom, right = inside
+    return top - RIM, left - RIM, bottom - RIM, right - RIM
 
 
 def ended_at(crops: Tensor, inside: Inside) -> Tensor:
-    """Crops (N, C, S, S) as if their pictures ended where `inside`, of a crop within its rim, says."""
+    """Crops (N, C, S, S) as if their pictures ended where `inside`, in their pixels, says."""
     top, left, bottom, right = inside
     rows = torch.arange(SIDE).clamp(min(max(top, 0), SIDE - 1), min(max(bottom, 1), SIDE) - 1)
     columns = torch.arange(SIDE).clamp(min(max(left, 0), SIDE - 1), min(max(right, 1), SIDE) - 1)

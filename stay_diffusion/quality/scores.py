@@ -66,3 +66,15 @@ class ImageQuality:
             for box in self.boxes
         ]
         return {"score": self.score, "boxes": boxes, "copy": copy}
+
+    @staticmethod
+    def of_json(line: dict) -> "ImageQuality":
+        """What `as_json` made a line of."""
+        boxes = tuple(
+            BoxQuality(
+                each["label"], tuple(each["box"]), each["class_probability"], each["predicted"], each["adherence"]
+            )
+            for each in line["boxes"]
+        )
+        copy = line["copy"]
+        return ImageQuality(boxes, copy and Copy(**{**copy, "training_box": tuple(copy["training_box"])}))

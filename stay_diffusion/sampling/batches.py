@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 from tqdm import tqdm
 
+from ..data.annotations import Box
 from ..launchers import ALONE, World
 
 
@@ -14,12 +15,15 @@ from ..launchers import ALONE, World
 class Made:
     """A finished picture; the same without its objects, and the picture that they were put into, where there are such.
 
+    `objects` are those in it, where these may be fewer than asked for; `redrawn` counts what was refused of it.
     `attempt` counts how often it had been drawn before; `quality` is what judged it, with a `score` (0 worst, 1 best).
     """
 
     image: Image.Image
     good_part: Image.Image | None = None
     source: Image.Image | None = None
+    objects: tuple[Box, ...] | None = None
+    redrawn: int = 0
     attempt: int = 0
     quality: object = None
 

@@ -49,7 +49,7 @@ def pair(records: Sequence[ImageRecord], num: int, layout_for: LayoutFor) -> lis
     for index in range(num or len(records)):
         record = records[index % len(records)]
         layout = layout_for(index, record)
-        there = tuple(_in_shares(box, record) for box in record.boxes)
+        there = in_shares(record)
         new = tuple(box for box in layout.objects if not any(_overlap(box, other) for other in there))
         product = record.product or layout.product
         items.append(replace(layout, stem=record.stem, product=product, objects=(*there, *new), into=record))
@@ -75,15 +75,15 @@ def whole_layouts(records: Sequence[ImageRecord], vocabulary: Vocabulary) -> lis
     for record in records:
         if record.maps:
             raise ValueError(f"{record.path}: has a label map; --insert_into takes layouts of boxes")
-        objects = tuple(_in_shares(box, record) for box in record.boxes)
-        items.append(LayoutItem(record.stem, record.product, objects, str(record.path)))
+        items.append(LayoutItem(record.stem, record.product, in_shares(record), str(record.path)))
         items[-1].tensors(vocabulary)
     return items
 
 
-def _in_shares(box: Box, record: ImageRecord) -> Box:
+def in_shares(record: ImageRecord) -> tuple[Box, ...]:
+    """A picture's boxes in [0, 1] of its sides."""
     W, H = record.width, record.height
-    return Box(box.label, box.x0 / W, box.y0 / H, box.x1 / W, box.y1 / H)
+    return tuple(Box(b.label, b.x0 / W, b.y0 / H, b.x1 / W, b.y1 / H) for b in record.boxes)
 
 
 def _overlap(a: Box, b: Box) -> bool:

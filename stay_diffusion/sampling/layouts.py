@@ -135,7 +135,8 @@ def _from_lines(path: Path) -> list[LayoutItem]:
         try:
             entry = json.loads(line)
             layout = entry.get("layout", entry)
-            objects = tuple(Box(o["label"], *(float(x) for x in o["box"])) for o in layout["objects"])
+            drawn = [each for each in layout["objects"] if not each.get("in_source")]
+            objects = tuple(Box(each["label"], *(float(x) for x in each["box"])) for each in drawn)
             stem, product = str(entry.get("stem", f"layout{number:05d}")), layout.get("product")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise AnnotationError(

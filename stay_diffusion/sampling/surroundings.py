@@ -1,6 +1,7 @@
 """Where in a good picture an object of a class could be: where it looks as it does around the data's own objects.
 
-A scratch across a trace wants a trace. What is compared is the ring around a box, as a small grey picture.
+A scratch across a trace wants a trace. What is compared are the strips along the four sides of a box: how bright each
+is, and how much of an edge there is in it; not pixel by pixel, as edges hardly ever meet.
 """
 
 from collections.abc import Sequence
@@ -12,15 +13,15 @@ from numpy.typing import NDArray
 from ..data.annotations import ImageRecord
 from ..data.images import Range, read_image
 
-SIDE = 12  # of the small picture of a box and its ring, of which the box is the middle half each way
-SAMPLES = 2  # points along each axis of one of its pixels
+SIDE = 24  # points each way of a box with its surroundings, of which the box is the middle half
+STRIP = SIDE // 4
 MOST_PICTURES = 500  # that are looked at
-MODELS = 4  # objects that a place may look like
+MODELS = 2  # objects that a place may look like
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The rings (n, R), greys in [0, 1], around objects of each class."""
+    """The strips (n, 8) around objects of each class."""
 
     of_class: dict[str, NDArray[np.float32]]
 
@@ -34,18 +35,17 @@ class Surroundings:
             record = with_boxes[place]
             grey = greys(record, value_range)
             boxes = np.array([(b.x0, b.y0, b.x1, b.y1) for b in record.boxes])
-            small = around(grey, boxes)
-            views = [small, small[:, :, ::-1]] if mirrored else [small]
-            for view in views:
-                for box, ring in zip(record.boxes, rings(view), strict=True):
-                    found.setdefault(box.label, []).append(ring)
+            seen = around(grey, boxes)
+            for view in [seen, seen[:, :, ::-1]] if mirrored else [seen]:
+                for box, each in zip(record.boxes, strips(view), strict=True):
+                    found.setdefault(box.label, []).append(each)
         return cls({label: np.stack(each) for label, each in found.items()})
 
     def preference(self, grey: NDArray[np.float32]):
         """What chooses among places in a picture (H, W), as LayoutSampler.draw takes it.
 
-        That of which the ring is nearest to one of a few of the class's own, drawn anew each time: so objects take all
-        the kinds of places that the data show, not only the commonest.
+        That of which the strips are nearest to those of one or another of the class's own objects, drawn anew each
+        time: so objects take all kinds of places that the data show, not only the commonest.
         """
         height, width = grey.shape
 
@@ -54,7 +54,7 @@ class Surroundings:
             if own is None:
                 return 0
             models = own[rng.integers(len(own), size=MODELS)]
-            here = rings(around(grey, boxes * (width, height, width, height)))
+            here = strips(around(grey, boxes * (width, height, width, height)))
             distances = ((here[:, None] - models[None]) ** 2).mean(axis=-1)  # m MODELS
             return int(distances.min(axis=1).argmin())
 
@@ -67,21 +67,19 @@ def greys(record: ImageRecord, value_range: Range | None) -> NDArray[np.float32]
 
 
 def around(grey: NDArray[np.float32], boxes: NDArray) -> NDArray[np.float32]:
-    """Small pictures (n, SIDE, SIDE) of boxes in pixels (n, 4) and as much again around them.
+    """Greys (n, SIDE, SIDE) of boxes in pixels (n, 4) and as much again around them.
 
     Beyond its edges a picture goes on as it ends there.
     """
-    points = (np.arange(SIDE * SAMPLES) + 0.5) / (SIDE * SAMPLES) * 2 - 0.5  # of a box's side, from its start
+    points = (np.arange(SIDE) + 0.5) / SIDE * 2 - 0.5  # in a box's sides, from its start
     columns, rows = (
         (boxes[:, axis, None] + points * (boxes[:, axis + 2] - boxes[:, axis])[:, None]).astype(int).clip(0, length - 1)
         for axis, length in ((0, grey.shape[1]), (1, grey.shape[0]))
     )
-    seen = grey[rows[:, :, None], columns[:, None, :]]
-    return seen.reshape(len(boxes), SIDE, SAMPLES, SIDE, SAMPLES).mean(axis=(2, 4))
+    return grey[rows[:, :, None], columns[:, None, :]]
 
 
-def rings(small: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What of small pictures (n, SIDE, SIDE) lies around the boxes, (n, R)."""
-    is_ring = np.ones((SIDE, SIDE), dtype=bool)
-    is_ring[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4] = False
-    return small[:, is_ring]
+def strips(seen: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean and deviation (n, 8) of what lies above, below, left and right of boxes in `around`."""
+    sides = (seen[:, :STRIP], seen[:, -STRIP:], seen[:, :, :STRIP], seen[:, :, -STRIP:])
+    return np.stack([figure(side, axis=(1, 2)) for side in sides for figure in (np.mean, np.std)], axis=1)

@@ -16,7 +16,8 @@ KIND = "weak"  # what a manifest calls them
 
 SMOOTHING = 0.7  # pixels: standard deviation of the Gaussian over the difference
 MARGIN, LEAST_MARGIN = 0.1, 2  # how far a mask may reach out of its box: a share of its sides, pixels
-NOISE = 5.0  # standard deviations above the mean difference outside the boxes: below that, nothing happened
+NOISE = 5.0  # standard deviations above the usual difference outside the boxes: below that, nothing happened
+DEVIATION = 1.4826  # of a normal distribution, in median deviations from the median: a few outliers do not change those
 FAINTEST = 0.01  # of the range of grey levels in the picture: no difference below that is an object's
 SPECK, LEAST_SHARE = 0.1, 0.01  # parts of a mask below these shares of its largest part and of its box are noise
 
@@ -46,7 +47,8 @@ def find(drawn: Image.Image, good: Image.Image, objects: Sequence[Box]) -> Bools
         outside[window] = False
     least = FAINTEST * float(max(with_objects.max(), without.max()) - min(with_objects.min(), without.min()))
     if outside.any():
-        least = max(least, float(difference[outside].mean() + NOISE * difference[outside].std()))
+        usual = np.median(difference[outside])
+        least = max(least, float(usual + NOISE * DEVIATION * np.median(np.abs(difference[outside] - usual))))
 
     masks = np.zeros((len(objects), height, width), dtype=bool)
     for i, window in enumerate(reach):
@@ -55,7 +57,9 @@ def find(drawn: Image.Image, good: Image.Image, objects: Sequence[Box]) -> Bools
         for other in own:  # in its margin, but in another's box: the other's
             allowed[other] = False
         allowed[own[i]] = True
-        masks[i][window] = _cleaned(difference[window], allowed[window], least, ndimage)
+        inside = np.zeros(difference.shape, dtype=bool)
+        inside[own[i]] = True
+        masks[i][window] = _cleaned(difference[window], allowed[window], inside[window], least, ndimage)
     return masks
 
 
@@ -72,15 +76,15 @@ def codes(masks: Bools) -> list[dict]:
     return [coco_masks.encode(mask) for mask in masks]
 
 
-def _cleaned(difference: NDArray, allowed: Bools, least: float, ndimage) -> Bools:
-    """Where the difference (h, w) stands out from the rest: specks gone, holes filled."""
+def _cleaned(difference: NDArray, allowed: Bools, inside: Bools, least: float, ndimage) -> Bools:
+    """Where the difference (h, w) stands out: holes filled; specks and parts mostly outside of the box gone."""
     values = difference[allowed]
     if not values.size or values.max() <= least:
         return np.zeros(difference.shape, dtype=bool)
     mask = allowed & (difference > max(least, _otsu(values)))
     parts, number = ndimage.label(mask, structure=np.ones((3, 3)))
-    sizes = np.bincount(parts.ravel(), minlength=number + 1)
-    sizes[0] = 0
+    sizes, own = (np.bincount(ids, minlength=number + 1) for ids in (parts.ravel(), parts[inside]))
+    sizes[0], sizes[own < sizes / 2] = 0, 0
     least_size = max(1, SPECK * sizes.max(), LEAST_SHARE * values.size)
     return ndimage.binary_fill_holes((sizes >= least_size)[parts]) & allowed
 

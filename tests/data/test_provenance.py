@@ -16,6 +16,7 @@ ENTRY = {
     "seed": 2**63 - 1,
     "s": 1.5,
     "masks": [{"size": [8, 8], "counts": "a" * 1000}],
+    "quality": {"copy": {"file": "/home/someone/data/train/part 1.png"}},
 }
 
 
@@ -27,14 +28,15 @@ def picture(tmp_path):
 
 def test_a_picture_says_how_it_was_made(picture):
     told = read_provenance(picture)
-    same = ENTRY.keys() - {"source", "source_image", "checkpoint", "masks"}
+    same = ENTRY.keys() - {"source", "source_image", "checkpoint", "masks", "quality"}
     assert {key: told[key] for key in same} == {key: ENTRY[key] for key in same}
 
 
 def test_a_picture_does_not_say_where_files_lay(picture):
     told = read_provenance(picture)
     assert (told["source"], told["source_image"], told["checkpoint"]) == ("part 7.png", "part 9.png", "ema_0.9999.pt")
-    assert b"someone" not in picture.read_bytes() and "masks" not in told
+    assert b"someone" not in picture.read_bytes()
+    assert ENTRY.keys() - told.keys() == {"masks", "quality"}
 
 
 def test_others_can_read_it_as_text(picture):

@@ -55,28 +55,35 @@ def draw(path: Path, index: int, channels: int, side: int = 96) -> ImageRecord:
     return ImageRecord(path, side, side, tuple(boxes))
 
 
-def write_data(folder: Path, channels: int = 1, num_train: int = 24, num_val: int = 8) -> Path:
-    for split, start, num in (("train", 0, num_train), ("val", 1000, num_val)):
-        records = [draw(folder / split / f"{split}_{i:03d}.png", start + i, channels) for i in range(num)]
-        vott.write(folder / split / "drawn-export.json", records, CLASSES, name=split)
-    return folder
+@pytest.fixture(scope="session")
+def write_data():
+    """write(folder, channels=1, num_train=24, num_val=8) -> the folder, with two splits."""
 
+    def write(folder: Path, channels: int = 1, num_train: int = 24, num_val: int = 8) -> Path:
+        for split, start, num in (("train", 0, num_train), ("val", 1000, num_val)):
+            records = [draw(folder / split / f"{split}_{i:03d}.png", start + i, channels) for i in range(num)]
+            vott.write(folder / split / "drawn-export.json", records, CLASSES, name=split)
+        return folder
 
-def run_config(data_dir: Path, crop_policy: str = "object", channels: int = 1, **options) -> RunConfig:
-    data = DataConfig(data_dir=str(data_dir), classes=CLASSES, crop_policy=crop_policy, **options)
-    return RunConfig(data, ModelConfig(image_size=48, image_channels=channels))
+    return write
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory) -> Path:
-    return write_data(tmp_path_factory.mktemp("drawn data"))
+def run_config():
+    """config(data_dir, crop_policy="object", channels=1, **data options) -> RunConfig."""
+
+    def config(data_dir: Path, crop_policy: str = "object", channels: int = 1, **options) -> RunConfig:
+        data = DataConfig(**{"data_dir": str(data_dir), "classes": CLASSES, "crop_policy": crop_policy, **options})
+        return RunConfig(data, ModelConfig(image_size=48, image_channels=channels))
+
+    return config
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory, data_dir):
+def run(tmp_path_factory, write_data, run_config):
     """(configuration, folder) of a run with a gate in it."""
-    folder = tmp_path_factory.mktemp("run")
-    config = run_config(data_dir)
+    folder = tmp_path_factory.mktemp("a run")
+    config = run_config(write_data(folder / "data"))
     gate_of_run(config, folder, steps=STEPS)
     return config, folder
 
@@ -87,18 +94,14 @@ def gate(run):
 
 
 @pytest.fixture(scope="session")
-def colour_gate(tmp_path_factory):
-    """Of a run on scaled colour pictures."""
-    folder = tmp_path_factory.mktemp("colour")
-    config = run_config(write_data(folder / "data", channels=3), crop_policy="resize", channels=3)
-    return gate_of_run(config, folder, steps=STEPS)
+def split(run):
+    """split(name) -> [(picture, boxes in [0, 1])]."""
 
+    def pictures(name: str) -> list[tuple[Image.Image, list[Box]]]:
+        records, _ = factory.read_split(run[0].data, name)
+        return [(Image.open(record.path), shares(record)) for record in records]
 
-@pytest.fixture(scope="session")
-def validation(run):
-    """[(picture, boxes in [0, 1])] of the validation split."""
-    records, _ = factory.read_split(run[0].data, "val")
-    return [(Image.open(record.path), shares(record)) for record in records]
+    return pictures
 
 
 def shares(record: ImageRecord) -> list[Box]:

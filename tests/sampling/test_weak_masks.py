@@ -88,6 +88,13 @@ def test_what_changed_far_from_all_boxes_is_no_object():
     assert not (found[0] & disk(90, 60, 12)).any() and overlap(found[0], disk(30, 40, 14)) > 0.9
 
 
+def test_a_few_changes_elsewhere_do_not_hide_an_object():
+    elsewhere = disk(100, 20, 9) | disk(110, 80, 7)  # as where a model draws a line a little differently
+    drawn, good = pair(disk(30, 40, 14) | elsewhere, step=140)
+    (found,) = weak_masks.find(drawn, good, [around(14, 24, 46, 56)])
+    assert overlap(found, disk(30, 40, 14)) > 0.9
+
+
 def test_holes_are_filled_and_specks_are_not_kept():
     blob = disk(40, 45, 16)
     changed = (blob & ~disk(40, 45, 4)) | disk(24.5, 29.5, 1)
@@ -101,6 +108,12 @@ def test_a_mask_may_reach_a_little_out_of_its_box_but_not_into_anothers():
     first, second = weak_masks.find(drawn, good, [around(33, 35, 50.5, 55), around(51.5, 35, 71, 55)])
     assert first[45, 31] and not first[45, 20]  # two pixels out of the box, but not twenty
     assert not first[:, 52:].any() and second[45, 61]
+
+
+def test_what_changed_beside_a_box_is_not_its_object():
+    drawn, good = pair(disk(40, 45, 12) | disk(58, 45, 3), noise=1)
+    (found,) = weak_masks.find(drawn, good, [around(26, 31, 54, 59)])  # reaches to 57
+    assert overlap(found, disk(40, 45, 12)) > 0.9 and not found[:, 54:].any()
 
 
 def test_objects_that_reach_out_of_the_picture_are_masked_inside():
