@@ -24,7 +24,7 @@ class FeaturesConfig:
     run: str = option("", "run folder whose data, cut, size and channels are taken; typed flags win")
     image_size: int = option(64, "side of the pictures that the network sees", least=16)
     image_channels: int = option(3, "1 for greyscale pictures", (1, 3))
-    steps: int = option(600, "training steps", least=1)
+    steps: int = option(1000, "training steps", least=1)
     batch_size: int = option(32, "pictures a step", least=1)
     lr: float = option(4e-3, "highest learning rate of AdamW, one cycle up and down", least=0)
     seed: int = option(0, "of weights, data order and degradations", least=0, most=2**63 - 1)

@@ -324,6 +324,42 @@ def test_boxes_are_read_from_annotations_too(command, tmp_path, tiny_data):
     assert code == 0 and values(report)["SceneFID"] < 1e-8
 
 
+def test_a_split_as_the_model_saw_it_is_a_reference(command, tmp_path, tiny_data, tiny_run):
+    """Samples that are the very pictures of the split, in the model's size and channels: no distance at all."""
+    from stay_diffusion import factory, flags
+    from stay_diffusion.data.images import to_pil
+    from stay_diffusion.sampling.layouts import from_dataset
+
+    config = tiny_run(
+        data={"data_dir": str(tiny_data), "crop_policy": "center", "classes": (), "product_tags": ()},
+        model={"image_size": 24},
+    )
+    records, vocabulary = factory.read_split(config.data, "val")
+    config = factory.with_vocabulary(config, vocabulary)
+    run, results = tmp_path / "run", tmp_path / "results"
+    run.mkdir(), (results / "samples").mkdir(parents=True)
+    (run / "config.json").write_text(flags.dump(config))
+    lines = []
+    for item in from_dataset(factory.build_dataset(records, config, augment=False)):
+        to_pil(item.real().image).save(results / "samples" / f"{item.stem}.png")
+        objects = [{"label": b.label, "box": [b.x0, b.y0, b.x1, b.y1]} for b in item.objects]
+        line = {"stem": item.stem, "file": f"samples/{item.stem}.png", "layout": {"product": None, "objects": objects}}
+        lines.append({**line, "source": "x", "checkpoint": str(run / "model.pt")})
+    (results / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options = ["--metrics", "fid,scene_fid", "--crop_size", 24]
+    code, report = command("--samples", results, "--reference", "val", *options)
+    assert code == 0 and report["figures"]["FID"]["protocol"]["reference_sizes"] == "24x24 x 4"
+    assert values(report)["FID"] < 1e-8 and values(report)["SceneFID"] < 1e-8
+    _, other = command("--samples", results, "--reference", "train", *options)
+    assert other["figures"]["FID"]["protocol"]["reference_images"] == 12 and values(other)["FID"] > 1e-6
+
+
+def test_a_split_is_no_reference_for_a_mere_folder(command, tmp_path):
+    save_images(tmp_path / "a", noise(3, 32, 32, 3))
+    with pytest.raises(ValueError, match=r"--reference val: a is no folder that image_sample\.py has made"):
+        command("--samples", "a", "--reference", "val")
+
+
 def test_objects_of_nothing_are_a_reason(command, tmp_path):
     save_images(tmp_path / "a", noise(3, 32, 32, 3))
     code, report = command("--samples", "a", "--reference", "a", "--metrics", "scene_fid")
