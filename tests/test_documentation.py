@@ -18,6 +18,8 @@ OF_LAUNCHERS |= {"--signal", "--requeue"}  # each up to its second hyphen
 CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
 for script, name in (
     ("evaluations/nll.py", "NllRun"),
+    ("evaluations/evaluate.py", "EvaluateRun"),
+    ("evaluations/train_features.py", "FeaturesRun"),
     ("evaluations/train_detector.py", "TrainDetector"),
     ("evaluations/detector_gain.py", "DetectorGain"),
     ("scripts/import_weights.py", "ImportRun"),
