@@ -110,7 +110,7 @@ def test_files_that_are_no_gates_are_refused_in_one_line(copied, no_training, ca
     broken = {
         "torn": lambda: path.write_bytes(whole[: len(whole) // 2]),
         "empty": lambda: path.write_bytes(b""),
-        "code": lambda: path.write_bytes(pickle.dumps(Hostile())),
+        "code": lambda: path.write_bytes(pickle.dumps(Hostile(), protocol=2)),
         "other tensors": lambda: torch.save({"weight": torch.zeros(3)}, path),
         "a list": lambda: torch.save([1, 2], path),
         "numbered": lambda: torch.save({1: 2, "a": 3}, path),
