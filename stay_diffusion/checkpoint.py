@@ -26,7 +26,7 @@ class RunFolder:
     config.json; modelNNNNNN.pt, ema_RATE_NNNNNN.pt, optNNNNNN.pt: flat state dicts of step N; checkpointNNNNNN.sha256:
     their checksums; stateNNNNNN.pt: the data position and all else that an exact resume needs, written last, so that a
     step counts only once it is complete; model.pt and ema_RATE.pt name the latest, ema_RATE_best.pt the best by
-    validation loss.
+    validation loss. quality_gate.pt is made when samples are first scored.
     """
 
     def __init__(self, path: str | Path, url: str = ""):

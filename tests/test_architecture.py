@@ -28,8 +28,14 @@ ALLOWED = {
     "stay_diffusion.models": ["stay_diffusion.models", "stay_diffusion.data.layout"],
     "stay_diffusion.training": [*BASE, "stay_diffusion.training"],
     "stay_diffusion.sampling": [*BASE, "stay_diffusion.sampling"],
+    "stay_diffusion.quality": [
+        *("stay_diffusion.config", "stay_diffusion.checkpoint", "stay_diffusion.storage", "stay_diffusion.data"),
+        *("stay_diffusion.quality", "stay_diffusion.factory"),
+    ],
     "stay_diffusion.factory": BASE,
     "stay_diffusion.import_weights": [*BASE, "stay_diffusion.factory"],
+    "stay_diffusion.sample_gate": [*BASE, "stay_diffusion.quality", "stay_diffusion.sampling"],
+    "stay_diffusion.sample_items": [*BASE, "stay_diffusion.factory", "stay_diffusion.sampling"],
 }
 
 

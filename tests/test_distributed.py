@@ -224,6 +224,7 @@ def test_pictures_are_neither_lost_nor_repeated_where_the_ranks_do_not_divide_wh
 @pytest.fixture(scope="module")
 def sampling(alone):
     flags = "--layouts train --num_samples 7 --batch_size 2 --num_steps 2 --s 1.5 --save_npz True --dist_timeout 5"
+    flags += " --export vott,yolo --masks True"
     return ["--model_path", alone() / "ema_0.9.pt", *flags.split()]
 
 
@@ -234,7 +235,7 @@ def samples(sampling, run_script, tmp_path_factory):
     run_script(SAMPLE, *sampling, "--results_path", "results", cwd=folder)
     made = tree(folder / "results")
     assert len([name for name in made if name.startswith("samples/") and name.endswith(".png")]) == 7
-    assert {"manifest.jsonl", "preview.png", "samples_7x8x8x1.npz"} <= made.keys()
+    assert {"manifest.jsonl", "preview.png", "samples_7x8x8x1.npz", "masks/train_00000.png"} <= made.keys()
     return made
 
 

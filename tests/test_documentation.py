@@ -2,6 +2,7 @@ import ast
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,16 @@ OF_LAUNCHERS |= {"--signal", "--requeue"}  # each up to its second hyphen
 CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
 for script, name in (
     ("evaluations/nll.py", "NllRun"),
+    ("evaluations/train_detector.py", "TrainDetector"),
+    ("evaluations/detector_gain.py", "DetectorGain"),
     ("scripts/import_weights.py", "ImportRun"),
     ("scripts/check_data.py", "CheckRun"),
     ("scripts/browse_data.py", "BrowseRun"),
+    ("scripts/merge_datasets.py", "MergeRun"),
 ):
+    sys.path.insert(0, str((ROOT / script).parent))  # a script finds its neighbours
     CONFIGS[script] = runpy.run_path(str(ROOT / script))[name]
+    del sys.path[0]
 
 
 def code_of(page: Path) -> str:

@@ -110,13 +110,18 @@ class LayoutDataset(Dataset):
         size = self.image_size if transforms.CROP_POLICIES[self.crop_policy] in transforms.SHOWN else ""
         return f"{self.image_channels} {self.value_range} {self.crop_policy} {size}"
 
-    def see(self, index: int, epoch: int) -> Seen:
-        """What epoch `epoch` shows of record `index`."""
-        record, rng = self.records[index], self._rng(index, epoch)
+    def whole(self, index: int) -> tuple[Picture, np.ndarray, np.ndarray, semantic_map.Maps | None]:
+        """A record's picture before it is cut, boxes (N, 4) in its file's pixels and labels (N,) of all drawn on it."""
+        record = self.records[index]
         picture = self.picture_of(record)
         maps = semantic_map.read(record.maps) if record.maps else None
         _check_size(record, (picture.width, picture.height), maps)
-        boxes, labels = self._drawn(index, maps)
+        return picture, *self._drawn(index, maps), maps
+
+    def see(self, index: int, epoch: int) -> Seen:
+        """What epoch `epoch` shows of record `index`."""
+        record, rng = self.records[index], self._rng(index, epoch)
+        picture, boxes, labels, maps = self.whole(index)
         policy = self._policy(rng)
         cut = transforms.apply(picture, boxes, policy, self.image_size, self.min_visible, self.random_flip, rng)
         return Seen(boxes, labels, cut, self._limit(record, cut.boxes, rng), maps)

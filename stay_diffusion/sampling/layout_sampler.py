@@ -1,6 +1,6 @@
 """New layouts like those of the training data, or with other shares of classes and good parts: `--layouts sampled`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -15,7 +15,12 @@ from .object_places import Kind, ObjectPlaces, overlap
 AS_DATA = -1.0  # good_parts
 TRIES, OBJECTS = 20, 4  # places tried where others are in the way, with each of so many objects of the data
 DECIMALS = 6  # of boxes in [0, 1]
+CANDIDATES = 200  # places looked at where one is preferred to another
 LAYOUT, PLAN, SHIFT = 1, 2, 3  # streams of random numbers from one seed
+NOTHING = np.zeros((0, 4))  # boxes
+
+# (class, boxes (m, 4) in [0, 1] of the picture, random numbers) -> which of the boxes an object takes
+Prefer = Callable[[str, NDArray, np.random.Generator], int]
 
 
 class LayoutSampler:
@@ -59,13 +64,21 @@ class LayoutSampler:
         self._plan = cache(self._make_plan)
 
     def draw(
-        self, index: int, size: tuple[float, float] | None = None, product: str | None = None
+        self,
+        index: int,
+        size: tuple[float, float] | None = None,
+        product: str | None = None,
+        there: NDArray = NOTHING,
+        prefer: Prefer | None = None,
     ) -> tuple[str | None, tuple[Box, ...]]:
         """Layout `index` for a picture of `size`, width and height in pixels: its product and boxes in [0, 1] of it.
 
         Objects keep their size in pixels; without `size` the picture is as large as the one of the data that the layout
         takes after. A `product` asked for is taken, with the classes that the data show on it. The product is None
         where it is unknown. Boxes leave the picture where "seen" ones do, cut by the edge of a crop; else never.
+
+        `there` (n, 4) are boxes that no new one may overlap; one that finds no other place is left out. Of the places
+        that an object can take, `prefer` chooses.
         """
         rng = np.random.default_rng((self.seed, LAYOUT, index))
         asked = None if product is None else self._product_id(product)
@@ -80,7 +93,7 @@ class LayoutSampler:
         size = size or self.statistics.sizes[of].tolist()
         placed, names = np.zeros((0, 4)), []
         for label in (rng.permutation(classes) + 1).tolist():
-            box = self._placed(Kind(label, drawn, len(classes)), size, placed, rng)
+            box = self._placed(Kind(label, drawn, len(classes)), size, placed, there, prefer, rng)
             if box is not None:
                 placed = np.concatenate([placed, box[None]])
                 names.append(self.statistics.classes[label - 1])
@@ -113,7 +126,9 @@ class LayoutSampler:
         products = self.statistics.product[pictures]
         return pictures, BalancedPlan(counts, products, shares / shares.sum(), self.already, seed)
 
-    def _placed(self, kind: Kind, size, placed: NDArray, rng: np.random.Generator) -> NDArray | None:
+    def _placed(
+        self, kind: Kind, size, placed: NDArray, there: NDArray, prefer: Prefer | None, rng: np.random.Generator
+    ) -> NDArray | None:
         """A box (4,) in [0, 1] that overlaps those placed (n, 4) no more than the object it takes after does others.
 
         Where there is none in TRIES places for each of OBJECTS, the one that overlaps least; with --no_overlap None.
@@ -121,12 +136,15 @@ class LayoutSampler:
         best, least = None, np.inf
         for _ in range(OBJECTS):
             own, allowed = self.places.choose(kind, rng)
-            boxes = np.round(self.places.draw(kind, own, size, TRIES, rng) / (*size, *size), DECIMALS)
+            tries = CANDIDATES if prefer else TRIES
+            boxes = np.round(self.places.draw(kind, own, size, tries, rng) / (*size, *size), DECIMALS)
+            boxes = boxes[~overlap(boxes, there).any(axis=1)]
             shared = overlap(boxes, placed).max(axis=1, initial=0)
             fits = shared <= (0 if self.no_overlap else allowed)
             if fits.any():
-                return boxes[fits.argmax()]
-            if shared.min() < least:
+                name = self.statistics.classes[kind.label - 1]
+                return boxes[fits][prefer(name, boxes[fits], rng) if prefer else 0]
+            if shared.min(initial=np.inf) < least:
                 best, least = boxes[shared.argmin()], shared.min()
         return None if self.no_overlap else best
 

@@ -105,11 +105,12 @@ def build_optimizer(model: torch.nn.Module, config: RunConfig, world: World) -> 
     What a checkpoint holds is the same either way, whatever the number of processes (ZeRO-1, arXiv 1910.02054).
     """
     options = {"lr": config.train.lr, "weight_decay": config.train.weight_decay, "fused": True}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not (config.train.shard_optimizer and world.size > 1):
-        return torch.optim.AdamW(model.parameters(), **options)
+        return torch.optim.AdamW(trained, **options)
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
-    return ZeroRedundancyOptimizer(model.parameters(), optimizer_class=torch.optim.AdamW, **options)
+    return ZeroRedundancyOptimizer(trained, optimizer_class=torch.optim.AdamW, **options)
 
 
 def averaging(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
