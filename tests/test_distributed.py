@@ -174,12 +174,12 @@ from dataclasses import replace
 import torch
 from stay_diffusion.training import train_loop
 train_step, calls = train_loop.train_step, 0
-def changed(state, config, images, layout, logger):
+def changed(state, config, images, layout, *rest, **named):
     global calls
     calls += 1
     if calls in {steps}:
         {change}
-    return train_step(state, config, images, layout, logger)
+    return train_step(state, config, images, layout, *rest, **named)
 train_loop.train_step = changed
 """
 
@@ -330,6 +330,19 @@ def test_a_port_in_use_is_one_line(start_ranks, command, tmp_path):
         outputs = end_all(start_ranks(2, *words, only=(0,), environment=place), [1], within=30)
     told = f"error: MASTER_ADDR:MASTER_PORT 127.0.0.1:{port}: the port is in use; choose another MASTER_PORT"
     assert errors(outputs) == [told]
+
+
+ONE_GPU = """
+from types import SimpleNamespace
+import torch
+torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1
+torch.cuda.get_device_properties = lambda i: SimpleNamespace(uuid="GPU-1")
+"""
+
+
+def test_more_processes_than_gpus_is_one_line(train_ranks, tmp_path):
+    told = errors(train_ranks(2, tmp_path, code=1, within=30, preludes={0: ONE_GPU, 1: ONE_GPU}))
+    assert len(told) == 1 and told[0].startswith("error: 2 processes on this node but 1 GPUs: start fewer")
 
 
 def test_sigterm_to_one_process_saves_once_and_the_same_command_goes_on_bit_for_bit(train_ranks, together, tmp_path):

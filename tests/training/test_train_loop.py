@@ -12,8 +12,9 @@ from stay_diffusion.checkpoint import RunFolder, load_tensors
 from stay_diffusion.config import TrainConfig
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.logger import Logger
+from stay_diffusion.training import saving
 from stay_diffusion.training.ema import Ema
-from stay_diffusion.training.state import TrainingState
+from stay_diffusion.training.state import TrainingState, copied
 from stay_diffusion.training.train_loop import Periodic, learning_rate, signals_caught, train, train_step
 from stay_diffusion.training.validation import Validation
 
@@ -101,6 +102,20 @@ def test_a_good_step_changes_the_weights_and_is_not_counted(new_state, tmp_path)
     assert all((before[name] != tensor).any() for name, tensor in weights_of(state).items() if name.startswith("out."))
 
 
+def test_nothing_of_a_checkpoint_but_what_is_copied_at_once_changes_before_the_update(new_state, tmp_path):
+    config, state = new_state("isla_bg", schedule_sampler="loss-second-moment", microbatch=2)
+    step(config, state, tmp_path)  # then there are moments
+    before, seen = copied(state.contents(config)), []
+    train_step(state, config, *batch(), Logger(tmp_path), lambda: seen.append(copied(state.contents(config))))
+    (seen,) = seen
+    after = state.contents(config)
+    assert set(before) == {"model", "ema_0.9", "opt", "state"}
+    for name in ("model", "ema_0.9", "opt"):
+        torch.testing.assert_close(seen[name], before[name], rtol=0, atol=0)
+        with pytest.raises(AssertionError):
+            torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)
+
+
 def test_the_gradient_is_clipped_to_its_norm(new_state, tmp_path):
     config, state = new_state(grad_clip=0.01)
     _, logger = step(config, state, tmp_path)
@@ -178,6 +193,21 @@ def test_what_is_saved_is_flat_tensors_and_loads_safely(new_state, tmp_path):
     torch.testing.assert_close(
         load_tensors(tmp_path / "ema_0.9.pt"), dict(state.emas[0].model.state_dict()), rtol=0, atol=0
     )
+
+
+def test_a_checkpoint_that_is_copied_late_is_still_that_of_its_step(new_state, tmp_path, monkeypatch):
+    def late(value, into=None):
+        time.sleep(0.2)  # longer than a step
+        return copied(value, into)
+
+    for name in ("at once", "late"):
+        config, state = new_state("isla_bg", max_steps=3, save_interval=1, keep_checkpoints=0)
+        run(config, state, RunFolder(tmp_path / name))
+        monkeypatch.setattr(saving, "copied", late)
+    for step in (1, 2, 3):
+        for name in ("model", "ema_0.9", "opt"):
+            ours, theirs = (RunFolder(tmp_path / each).load(name, step) for each in ("late", "at once"))
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_a_restored_state_remembers_its_place_and_its_best_loss(new_state, tmp_path):
