@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,6 +162,49 @@ def test_other_nodes_are_never_told_an_address_that_means_themselves(monkeypatch
     assert launchers._own_address() == told
 
 
+@pytest.fixture
+def mpi(monkeypatch):
+    """mpi(size) -> what its processes were told: an mpi4py whose library sees so many."""
+
+    def build(size):
+        told = []
+        world = SimpleNamespace(Get_size=lambda: size, bcast=lambda value, root: told.append((value, root)) or value)
+        library = SimpleNamespace(
+            COMM_WORLD=world, Get_library_version=lambda: "Open MPI v5.0.3, package: Debian\nmore"
+        )
+        monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=library))
+        return told
+
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    return build
+
+
+def test_where_rank_0_is_goes_to_other_nodes_by_mpi(mpi):
+    told = mpi(4)
+    address, port = launchers._address_by_mpi(World(0, 4, 0, 2, "MPICH"))
+    assert told == [((address, port), 0)] and address == launchers._own_address() and 0 < port < 65536
+    launchers._address_by_mpi(World(3, 4, 1, 2, "MPICH"))
+    assert told[1] == (None, 0)
+
+
+def test_a_launcher_of_another_mpi_than_mpi4py_s_is_one_line(mpi):
+    mpi(1)
+    with pytest.raises(ValueError) as error:
+        launchers.meet(World(0, 4, 0, 2, "MPICH"), timeout=1)
+    told = (
+        "MPICH started 4 processes, but mpi4py's library (Open MPI v5.0.3) sees 1: use the mpiexec that belongs to it"
+    )
+    assert str(error.value) == told + ", or set MASTER_ADDR and MASTER_PORT"
+
+
+def test_several_nodes_without_mpi4py_say_what_to_do(mpi, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(
+        ValueError, match=r"several nodes meet through mpi4py \(.*\), or at MASTER_ADDR and MASTER_PORT"
+    ):
+        launchers.meet(World(0, 4, 0, 2, "MPICH"), timeout=1)
+
+
 def test_siblings_meet_by_one_file_and_others_by_another(monkeypatch, tmp_path):
     monkeypatch.setattr(launchers.tempfile, "gettempdir", lambda: str(tmp_path))
     mine = launchers._meeting_file()
@@ -203,8 +247,7 @@ class TestGpus:
         monkeypatch.setattr("stay_diffusion.device.wait_for_all", self.tell)
 
     def tell(self, name, value):
-        local_rank, seen = json.loads(value)
-        assert seen == self.seen
+        assert json.loads(value) in [list(each) for each in self.of_all]
         return [json.dumps(each) for each in self.of_all]
 
     def pick(self, of_all):
@@ -228,7 +271,9 @@ class TestGpus:
         assert self.pick([(0, ["a"]), (1, ["b"]), (2, ["c"])]) == ["cuda:0"] * 3
 
     def test_those_that_see_two_each_of_four_share_them_so(self):
-        assert self.pick([(0, ["a", "b"]), (1, ["a", "b"]), (2, ["c", "d"]), (3, ["c", "d"])]) == ["cuda:0", "cuda:1"] * 2
+        assert (
+            self.pick([(0, ["a", "b"]), (1, ["a", "b"]), (2, ["c", "d"]), (3, ["c", "d"])]) == ["cuda:0", "cuda:1"] * 2
+        )
 
     @pytest.mark.parametrize(
         ("of_all", "told"),

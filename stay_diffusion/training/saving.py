@@ -21,7 +21,7 @@ class Saver:
         self.folder, self.config, self.state = folder, config, state
         self._thread: threading.Thread | None = None
         self._is_copied = threading.Event()
-        self._files: dict | None = None  # of the last checkpoint: its memory serves the next
+        self.files: dict | None = None  # of the last checkpoint: its memory serves the next
         self._error: BaseException | None = None
 
     def save(self) -> None:
@@ -51,9 +51,9 @@ class Saver:
     def _save(self, step: int, contents: dict[str, dict], stream) -> None:
         try:
             with stream:
-                self._files = copied(contents, into=self._files)
+                self.files = copied(contents, into=self.files)
             self._is_copied.set()
-            self.folder.save(step, self._files, self.config.train.keep_checkpoints)
+            self.folder.save(step, self.files, self.config.train.keep_checkpoints)
         except BaseException as error:  # raised where training can tell the user
             self._error = error
         finally:

@@ -44,7 +44,7 @@ def test_the_memory_of_a_checkpoint_serves_the_next_once_it_is_written(saver):
         fill(saver, float(step), step)
         saver.save()
         saver.wait_for_copy()
-        places.append([tensor.data_ptr() for tensor in saver._files["model"].values()])
+        places.append([tensor.data_ptr() for tensor in saver.files["model"].values()])
     saver.wait()
     assert places[0] == places[1]
     for step in (1, 2):
@@ -56,7 +56,7 @@ def test_a_checkpoint_shares_no_memory_with_what_is_trained(saver):
     saver.save()
     saver.wait()
     trained = {tensor.data_ptr() for tensor in saver.state.model.state_dict().values()}
-    assert not trained & {tensor.data_ptr() for tensor in saver._files["model"].values()}
+    assert not trained & {tensor.data_ptr() for tensor in saver.files["model"].values()}
 
 
 def test_a_save_does_not_wait_for_its_copy_and_who_changes_the_state_does(saver, monkeypatch):

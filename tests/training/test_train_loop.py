@@ -3,6 +3,7 @@ import itertools
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -137,6 +138,27 @@ def test_the_logged_loss_is_the_mean_over_all_pieces(new_state, tmp_path):
         config, state = new_state(microbatch=microbatch)
         losses.append(step(config, state, tmp_path)[1].dump(1)["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+MODELS = [{"conditioning": name} for name in ("none", "isla", "isla_bg", "spade")]
+MODELS += [{"class_cond": False}, {"conditioning": "isla_bg", "mask_refine": True, "z_mode": "prior"}]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_every_weight_has_a_gradient_whatever_the_layouts(tiny_run, tmp_path, model):
+    # Processes would wait for one another's otherwise, and DistributedDataParallel is told that nothing changes.
+    images, layout = batch()
+    layout = replace(layout, semantic_map=torch.ones(4, 2, 8, 8, dtype=torch.int16))
+    empty = replace(layout, boxes=layout.boxes[:, :0], labels=layout.labels[:, :0], valid=layout.valid[:, :0])
+    many = replace(
+        layout, **{name: getattr(layout, name).repeat_interleave(9, 1) for name in ("boxes", "labels", "valid")}
+    )
+    for layouts, drop_rate in ((layout, 0.0), (layout, 1.0), (empty, 0.0), (many, 0.5)):
+        config = tiny_run(model=model, drop_rate=drop_rate)
+        network = factory.build_model(config)
+        state = TrainingState(config, network, factory.build_diffusion(config.diffusion), CPU)
+        step(config, state, tmp_path, (images, layouts))
+        assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
 
 # Averages and learning rate
