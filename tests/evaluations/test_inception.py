@@ -48,6 +48,20 @@ def test_features_do_not_depend_on_the_batch_size(network):
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
+def test_pool_logits_and_spatial_features_come_of_one_pass(network):
+    """Spatial: guided-diffusion's, the first 7 channels of the 1x1 branch of Mixed_6d, 17 x 17 each."""
+    images, kept = torch.from_numpy(noise(2, 3, 64, 64)), []
+    hook = network.Mixed_6d.branch1x1.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    with torch.inference_mode():
+        found = inception.outputs(network, images, ("pool", "logits", "spatial"))
+        hook.remove()
+        torch.testing.assert_close(found["pool"], inception.pool3(network, images), rtol=0, atol=0)
+        assert list(inception.outputs(network, images, ("logits",))) == ["logits"]
+    torch.testing.assert_close(found["logits"], found["pool"] @ network.fc.weight.T)
+    assert len(kept) == 1 and found["spatial"].shape == (2, 7 * 17 * 17)
+    torch.testing.assert_close(found["spatial"], kept[0][:, :7].flatten(1), rtol=0, atol=0)
+
+
 def test_only_neighbours_of_one_size_share_a_batch(tmp_path):
     images = [*noise(3, 32, 32, 3), *noise(1, 20, 48, 3, seed=1), *noise(1, 32, 32, 3, seed=2)]
     found = [batch.shape for batch in image_set.batches(save_images(tmp_path, images), 2, None)]

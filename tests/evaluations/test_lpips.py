@@ -104,6 +104,33 @@ def test_same_named_images_of_all_pairs_of_runs_are_averaged(model, report):
     torch.testing.assert_close(result["std_over_images"], float(np.std(expected)), rtol=1e-5, atol=1e-7)
 
 
+def test_the_diversity_score_weighs_each_layout_once_however_many_images_it_has(report):
+    result, _ = report
+    layouts = result["layouts"]
+    assert {name: found["pairs"] for name, found in layouts.items()} == {"a.png": 3, "b.png": 3, "c.png": 1}
+    means = [found["mean"] for found in layouts.values()]
+    torch.testing.assert_close(result["ds"], float(np.mean(means)))
+    assert abs(result["ds"] - result["lpips"]) > 1e-6
+
+
+def test_layouts_of_a_manifest_belong_together_whatever_their_images_are_called(tmp_path):
+    layouts = [{"product": None, "objects": []}, {"product": "A", "objects": []}]
+    for run in (0, 1):
+        folder = tmp_path / f"run{run}"
+        folder.mkdir()
+        lines = [
+            {"stem": stem, "file": f"samples/{stem}.png", "layout": layouts[which], "source": "x"}
+            for stem, which in (("one", 0), ("one_2", 0), ("two", 1))
+        ]
+        (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    groups = diversity.find_groups(tmp_path)
+    found = {name: [str(path.relative_to(tmp_path)) for path in images.values()] for name, images in groups}
+    assert found == {
+        "one": ["run0/samples/one.png", "run0/samples/one_2.png", "run1/samples/one.png", "run1/samples/one_2.png"],
+        "two": ["run0/samples/two.png", "run1/samples/two.png"],
+    }
+
+
 def test_identical_runs_are_warned_of_by_name(report):
     warned = [line for line in report[1].splitlines() if "identical" in line]
     assert len(warned) == 1 and "samples0" in warned[0] and "samples1" in warned[0]
