@@ -55,6 +55,8 @@ def by_layout(manifests: Sequence[Path]) -> list[Group]:
     groups: dict[str, tuple[str, list[Path]]] = {}
     for manifest in manifests:
         for entry in entries_of(manifest):
+            if entry.get("rejected"):  # by the quality gate: in no labelled set
+                continue
             key = json.dumps([entry["layout"], entry["source"]])
             groups.setdefault(key, (entry["stem"], []))[1].append(manifest.parent / entry["file"])
     return [(stem, dict(enumerate(images[:MOST_OF_A_LAYOUT]))) for stem, images in groups.values()]

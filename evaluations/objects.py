@@ -34,14 +34,20 @@ def with_objects(images: ImageSet, data: DataConfig) -> ImageSet:
 
 
 def of_manifests(folder: Path) -> Iterator[tuple[Path, tuple[Box, ...]]]:
-    """(image, boxes) of a results folder, of its runs, or of the real pictures in RESULTS/images."""
+    """(image, boxes) of a results folder, of its runs, or of the real pictures in RESULTS/images.
+
+    Of samples made by putting objects into whole pictures: those alone, not what the pictures had before, and nothing
+    of the pictures themselves.
+    """
     manifests = [*folder.glob("manifest.jsonl"), *folder.glob("run*/manifest.jsonl")]
     real = folder.name == "images" and not manifests
     for manifest in [folder.parent / "manifest.jsonl"] if real else manifests:
         for entry in entries_of(manifest) if manifest.is_file() else ():
+            if real and "source_image" in entry:
+                continue
             file = Path("images") / f"{entry['stem']}.png" if real else Path(entry["file"])
-            boxes = tuple(Box(each["label"], *each["box"]) for each in entry["layout"]["objects"])
-            yield (manifest.parent / file).resolve(), boxes
+            drawn = (each for each in entry["layout"]["objects"] if not each.get("in_source"))
+            yield (manifest.parent / file).resolve(), tuple(Box(each["label"], *each["box"]) for each in drawn)
 
 
 def entries_of(manifest: Path) -> list[dict]:

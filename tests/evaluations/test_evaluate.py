@@ -360,6 +360,19 @@ def test_a_split_is_no_reference_for_a_mere_folder(command, tmp_path):
         command("--samples", "a", "--reference", "val")
 
 
+def test_only_what_was_drawn_into_a_whole_picture_is_an_object_of_it(tmp_path):
+    from objects import of_manifests
+
+    drawn, old = ({"label": "spot", "box": [x, 0.1, x + 0.2, 0.3]} for x in (0.1, 0.6))
+    layout = {"product": None, "objects": [drawn, {**old, "in_source": True}]}
+    line = {"stem": "a", "file": "samples/a.png", "layout": layout, "source": "x", "source_image": "good.png"}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(line) + "\n")
+    ((path, boxes),) = of_manifests(tmp_path)
+    assert path == tmp_path / "samples/a.png" and [box.x0 for box in boxes] == [0.1]
+    (tmp_path / "images").mkdir()
+    assert list(of_manifests(tmp_path / "images")) == []  # the good picture shows none of them
+
+
 def test_objects_of_nothing_are_a_reason(command, tmp_path):
     save_images(tmp_path / "a", noise(3, 32, 32, 3))
     code, report = command("--samples", "a", "--reference", "a", "--metrics", "scene_fid")

@@ -122,6 +122,7 @@ def test_layouts_of_a_manifest_belong_together_whatever_their_images_are_called(
             {"stem": stem, "file": f"samples/{stem}.png", "layout": layouts[which], "source": "x"}
             for stem, which in (("one", 0), ("one_2", 0), ("two", 1))
         ]
+        lines.append({**lines[0], "stem": "bad", "file": "rejected/bad.png", "rejected": True})
         (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     groups = diversity.find_groups(tmp_path)
     found = {name: [str(path.relative_to(tmp_path)) for path in images.values()] for name, images in groups}
