@@ -162,6 +162,18 @@ def test_a_training_that_was_asked_to_stop_is_not_fine_tuned(here):
     assert ended.returncode != 0 and not (here / "OUTPUT/stopped-FINETUNE").exists()
 
 
+def test_several_processes_share_the_measures_too(here):
+    (here / "mpiexec").write_text('#!/bin/sh\necho mpiexec "$@"\n')
+    (here / "mpiexec").chmod(0o755)
+    settings = {"NAME": "shared", "PROCESSES": "3", "PYTHON": "py", "FIRST": "first", "RESULTS": "results"}
+    words = ["bash", "-c", f'. "{ROOT}/scripts/chain.sh"; measure generated --flag 1']
+    environment = {**os.environ, **settings, "PATH": f"{here}:{os.environ['PATH']}"}
+    ended = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True)
+    fid, lpips = ended.stdout.splitlines()
+    assert fid == f"mpiexec -n 3 py {ROOT}/evaluations/test_with_FID.py first/images generated"
+    assert lpips == f"mpiexec -n 3 py {ROOT}/evaluations/lpips.py results --flag 1" and ended.returncode == 0
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_a_preset_holds_the_recipe(preset):
     dataset, size = preset.stem.split("_")

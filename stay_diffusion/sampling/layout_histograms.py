@@ -33,7 +33,7 @@ def histograms(layouts: Sequence[LayoutItem]) -> dict:
         "objects": len(boxes),
         "classes": dict(sorted(Counter(box.label for box in boxes).items())),
         "products": dict(sorted(Counter(layout.product or "" for layout in layouts).items())),
-        "objects_per_layout": np.bincount([len(layout.objects) for layout in layouts] or [0]).tolist(),
+        "objects_per_layout": np.bincount(np.array([len(each.objects) for each in layouts], int)).tolist(),
         "width": _binned(sides[:, 0], SIDES),
         "height": _binned(sides[:, 1], SIDES),
         "area": _binned(sides.prod(axis=1), AREAS),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 100  # layouts that are balanced together: round numbers of layouts end with one
+CANDIDATES = 200  # pictures that may take the place of others
 FITTING = 50  # steps of the fit of weights; what is left over is mended object by object
 
 
@@ -41,8 +42,8 @@ class BalancedPlan:
     with too few objects already come first, until they have caught up.
 
     Block by block: pictures are drawn with the weights that bring the classes nearest to what is wanted, evenly over
-    all pictures, and then the objects that are still of the wrong class are changed, where company and product allow
-    it. Counts are exact, to one object, at the end of a block.
+    all pictures; some are exchanged for others of as many objects; and where that does not suffice, objects change
+    their class, where company and product allow it. Counts are exact, to one object, at the end of a block.
     """
 
     def __init__(
@@ -71,16 +72,17 @@ class BalancedPlan:
         rng = np.random.default_rng((*self.seed, number))
         usual = self.counts[~self.empty & self.counts.any(axis=1)].sum(axis=1).mean()
         wanted = filled(self.shares, self._have, BLOCK * usual)
-        pictures = self._draw(wanted / wanted.sum(), rng)
-        company = self.counts[pictures]
-        total = company.sum()
+        weights = self._weigh(wanted / wanted.sum())
+        pictures = self._draw(weights, rng)
+        total = self.counts[pictures].sum()
         quota = whole_numbers(filled(self.shares, self._have, total), total)
         self._have = self._have + quota
+        self._exchange(pictures, quota, rng.choice(len(weights), CANDIDATES, p=weights / weights.sum()))
+        company = self.counts[pictures]
         self._mend(company, pictures, quota, rng)
         return [(int(p), np.repeat(np.arange(len(quota)), row)) for p, row in zip(pictures, company, strict=True)]
 
-    def _draw(self, wanted: NDArray, rng: np.random.Generator) -> NDArray[np.int64]:
-        weights = self._weigh(wanted)
+    def _draw(self, weights: NDArray, rng: np.random.Generator) -> NDArray[np.int64]:
         # In steps through the pictures, those of one class beside one another: each gets its share, rounded.
         order = np.lexsort((rng.random(len(weights)), self.counts.argmax(axis=1)))
         order = order[weights[order] > 0]
@@ -100,6 +102,21 @@ class BalancedPlan:
         per_picture = share / numbers[used]
         weights[used] = per_picture / per_picture.sum() * (~self.empty).sum()
         return weights
+
+    def _exchange(self, pictures: NDArray, quota: NDArray, candidates: NDArray) -> None:
+        """Exchanges pictures (BLOCK,) for candidates of as many objects while that brings classes nearer to quota."""
+        offered = self.counts[candidates]
+        for _ in range(BLOCK):
+            company = self.counts[pictures]
+            excess = company.sum(axis=0) - quota
+            # The change of the sum of squares of the excess, (BLOCK, CANDIDATES).
+            squares = (company**2).sum(axis=1)[:, None] + (offered**2).sum(axis=1) - 2 * company @ offered.T
+            change = 2 * (offered @ excess - (company @ excess)[:, None]) + squares
+            change[company.sum(axis=1)[:, None] != offered.sum(axis=1)] = 0
+            place, candidate = np.unravel_index(change.argmin(), change.shape)
+            if change[place, candidate] >= 0:
+                return
+            pictures[place] = candidates[candidate]
 
     def _mend(self, company: NDArray, pictures: NDArray, quota: NDArray, rng: np.random.Generator) -> None:
         """Changes objects of classes above their quota into those below, in place (BLOCK, K)."""

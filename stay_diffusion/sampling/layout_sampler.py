@@ -136,21 +136,16 @@ class LayoutSampler:
         best, least = None, np.inf
         for _ in range(OBJECTS):
             own, allowed = self.places.choose(kind, rng)
-            free = []
-            for _ in range(CANDIDATES if prefer else TRIES):
-                pixels = self.places.draw(kind, own, size, rng)
-                box = np.round(np.array(pixels) / (*size, *size), DECIMALS)
-                if overlap(box[None], there).any():
-                    continue
-                shared = overlap(box[None], placed).max(initial=0)
-                if shared <= (0 if self.no_overlap else allowed):
-                    if prefer is None:
-                        return box
-                    free.append(box)
-                elif shared < least:
-                    best, least = box, shared
-            if free:
-                return free[prefer(self.statistics.classes[kind.label - 1], np.stack(free), rng)]
+            tries = CANDIDATES if prefer else TRIES
+            boxes = np.round(self.places.draw(kind, own, size, tries, rng) / (*size, *size), DECIMALS)
+            boxes = boxes[~overlap(boxes, there).any(axis=1)]
+            shared = overlap(boxes, placed).max(axis=1, initial=0)
+            fits = shared <= (0 if self.no_overlap else allowed)
+            if fits.any():
+                name = self.statistics.classes[kind.label - 1]
+                return boxes[fits][prefer(name, boxes[fits], rng) if prefer else 0]
+            if shared.min(initial=np.inf) < least:
+                best, least = boxes[shared.argmin()], shared.min()
         return None if self.no_overlap else best
 
     def _product_id(self, product: str) -> int:

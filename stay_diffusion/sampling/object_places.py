@@ -19,8 +19,6 @@ SIZE_JITTER = 0.05  # deviation of the logarithm of width and height, at most tw
 NEIGHBOURS = 8  # of an object in size, at least; else the root of how many there are
 BREADTH, BROADEST = 0.5, 0.05  # of the kernel: in deviations of a single object's position; in shares of the side
 
-PixelBox = tuple[float, float, float, float]  # x0 y0 x1 y1
-
 
 class Objects(NamedTuple):
     """n objects: sides (n, 2) and gaps to the left, top, right and bottom edge (n, 4), in pixels of pictures (n, 2).
@@ -71,34 +69,36 @@ class ObjectPlaces:
         own = int(rng.integers(len(objects.sides)))
         return own, float(objects.shared[own])
 
-    def draw(self, kind: Kind, own: int, size: tuple[float, float], rng: np.random.Generator) -> PixelBox:
-        """A box in pixels of a picture of `size` that takes after the object chosen.
+    def draw(
+        self, kind: Kind, own: int, size: tuple[float, float], number: int, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Boxes (number, 4) in pixels of a picture of `size`, each taking after the object chosen.
 
-        It leaves the picture only where the data's objects do; one larger than the picture is cut to it.
+        They leave the picture only where the data's objects do; what is larger than the picture is cut to it.
         """
         objects = self._objects(kind)
-        jitter = np.exp(SIZE_JITTER * rng.standard_normal(2).clip(-2, 2))
-        centre = self._centre(kind, own, rng)
-        coin = rng.random(2) < 0.5
-        (x0, x1), (y0, y1) = (
-            _span(objects, own, axis, float(size[axis]), float(jitter[axis]), float(centre[axis]), bool(coin[axis]))
+        jitter = np.exp(SIZE_JITTER * rng.standard_normal((number, 2)).clip(-2, 2))
+        centres = self._centres(kind, own, number, rng)
+        coins = rng.random((number, 2)) < 0.5
+        spans = [
+            _spans(objects, own, axis, float(size[axis]), jitter[:, axis], centres[:, axis], coins[:, axis])
             for axis in (0, 1)
-        )
-        return x0, y0, x1, y1
+        ]
+        return np.stack([edges[place] for place in (0, 1) for edges in spans], axis=1)
 
-    def _centre(self, kind: Kind, own: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """x and y in shares of the picture's sides, of use where an object is clear of both edges."""
+    def _centres(self, kind: Kind, own: int, number: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """x and y (number, 2) in shares of the picture's sides, of use where the object is clear of both edges."""
         objects = self._objects(kind)
         along_x, along_y = (bool(clear) for clear in ~(objects.at[own, :2] | objects.at[own, 2:]))
-        noise, choice = rng.standard_normal(2), rng.random()
+        noise, choices = rng.standard_normal((number, 2)), rng.random(number)
         if not (along_x or along_y):
-            return np.zeros(2)
+            return np.zeros((number, 2))
         spots = self._spots(kind, along_x, along_y)
         distances = ((spots.log_sides - np.log(objects.sides[own])) ** 2).sum(axis=1)
-        number = min(max(NEIGHBOURS, round(len(distances) ** 0.5)), len(distances))
-        near = np.argpartition(distances, number - 1)[:number]
-        centre = spots.centres[near[int(choice * number)]] + spots.kernel * noise
-        return _folded(centre, spots.least, spots.most)
+        most = min(max(NEIGHBOURS, round(len(distances) ** 0.5)), len(distances))
+        near = np.argpartition(distances, most - 1)[:most]
+        centres = spots.centres[near[(choices * most).astype(int)]] + spots.kernel * noise
+        return _folded(centres, spots.least, spots.most)
 
     def _find_objects(self, kind: Kind) -> Objects:
         """Those of a class, of its product and in pictures about as full where there are not too few."""
@@ -144,29 +144,26 @@ def most_shared(boxes: NDArray) -> NDArray[np.float64]:
     return shared.max(axis=1, initial=0)
 
 
-def _span(
-    objects: Objects, own: int, axis: int, length: float, jitter: float, centre: float, coin: bool
-) -> tuple[float, float]:
-    """Start and end along an axis of `length` pixels, for the borders of object `own`."""
+def _spans(
+    objects: Objects, own: int, axis: int, length: float, jitter: NDArray, centres: NDArray, coins: NDArray
+) -> tuple[NDArray, NDArray]:
+    """Starts and ends (n,) along an axis of `length` pixels, for the borders of object `own`."""
     at_start, at_end = (bool(at) for at in objects.at[own, axis::2])
-    gaps = (objects.gaps[own, axis::2] * jitter).tolist()  # below 0 where the object is cut
-    if at_start and at_end and length > objects.pictures[own, axis]:
-        at_start, at_end = coin, not coin  # what reaches across a smaller picture is at one edge of this one
+    first, last = objects.gaps[own, axis::2, None] * jitter  # below 0 where the object is cut
     if at_start and at_end:
-        return gaps[0], length - gaps[1]
-    margins = objects.margins[axis::2].tolist()
-    near, far = gaps[0] if at_start else margins[0], gaps[1] if at_end else margins[1]
+        if length <= objects.pictures[own, axis]:
+            return first, length - last
+        at_start, at_end = coins, ~coins  # what reaches across a smaller picture is at one edge of this one
+    # Jitter alone takes no object to an edge that the data's are clear of.
+    margins = objects.margins[axis::2].clip(max=BROADEST * length)
+    near, far = np.where(at_start, first, margins[0]), np.where(at_end, last, margins[1])
     own_side, room = float(objects.sides[own, axis]), length - near - far
-    side = own_side * jitter
-    if side > room:
-        side = max(min(own_side, length), room)  # jitter alone never takes an object to the edge
-    if at_start:
-        return near, min(near + side, length)
-    if at_end:
-        return max(length - far - side, 0.0), length - far
-    start = float(_folded(centre * length - side / 2, near, length - far - side))
-    start = min(max(start, 0.0), length - side)
-    return start, start + side
+    sides = own_side * jitter
+    sides = np.where(sides > room, np.maximum(min(own_side, length), room), sides)
+    starts = _folded(centres * length - sides / 2, near, length - far - sides)
+    starts = np.where(at_start, near, np.where(at_end, length - far - sides, starts.clip(max=length - sides)))
+    starts = np.where(at_start, starts, starts.clip(min=0))
+    return starts, np.where(at_end, length - far, np.minimum(starts + sides, length))
 
 
 def _folded(value, least, most):

@@ -74,3 +74,9 @@ def test_nothing_changes_where_the_change_is_zero_and_outside_of_its_place():
     different = np.argwhere(result != values).tolist()
     assert different in ([[3, 5]], [])
     assert result[3, 5] == min(int(values[3, 5]) + round(0.25 * 65535), 65535)
+
+
+def test_a_grey_picture_takes_the_mean_of_a_colour_models_change():
+    change = torch.tensor([0.2, 0.4, 0.6]).view(3, 1, 1).expand(3, 2, 2)
+    result = changed(np.full((2, 2), 100, dtype=np.uint8), change, EVERYWHERE, None)
+    assert (result == 151).all()

@@ -15,7 +15,7 @@ from stay_diffusion import flags
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
 from stay_diffusion.data.annotations import Box, ImageRecord
 from stay_diffusion.data.formats import vott
-from stay_diffusion.quality import run_gate
+from stay_diffusion.quality import classifier, run_gate
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
@@ -73,7 +73,7 @@ def made(tmp_path_factory) -> Path:
     (results / "manifest.jsonl").write_text("".join(lines))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stay_diffusion.quality.classifier.BATCH", 24)
+        patch.setattr(classifier, "BATCH", 24)
         run_gate.gate_of_run(config, folder, steps=40)
     return folder
 

@@ -19,8 +19,9 @@ STEPS = 60
 
 
 @pytest.fixture(scope="session", autouse=True)
-def small_batches():
+def small_network():
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier, "WIDTH", 8)
         patch.setattr(classifier, "BATCH", 24)
         yield
 

@@ -60,6 +60,13 @@ def test_an_exact_copy_is_found_with_similarity_1_and_the_right_object(gate, spl
     assert quality.copy.training_box == pytest.approx([96 * e for e in (box.x0, box.y0, box.x1, box.y1)], abs=1e-3)
 
 
+def test_a_copy_with_a_little_noise_is_called_one(gate, split):
+    noise = np.random.default_rng(0).normal(0, 2, (96, 96))
+    for image, objects in split("train")[:6]:
+        noisy = Image.fromarray((np.asarray(image) + noise).round().clip(0, 255).astype(np.uint8))
+        assert gate.is_copy(gate.score(noisy, objects))
+
+
 def test_real_pictures_of_another_split_are_not_called_copies(gate, split):
     found = [gate.score(image, objects) for image, objects in split("val")]
     assert sum(map(gate.is_copy, found)) <= 1

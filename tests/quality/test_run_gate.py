@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 
+from stay_diffusion.data.annotations import Box
 from stay_diffusion.quality import run_gate
 from stay_diffusion.quality.classifier import probabilities
 from stay_diffusion.quality.examples import Examples, examples, meets
@@ -54,6 +56,19 @@ def test_the_gate_is_the_same_trained_as_read_and_trained_again(tmp_path, run, w
     assert len(trained.protocol["digest"]) == 64 and trained.protocol["made_for"]["classes"] == ["bar", "hole"]
     other = gate_of_run(replace(config, train=replace(config.train, seed=1)), tmp_path, steps=2)
     assert other.protocol["digest"] != trained.protocol["digest"]
+
+
+def test_mirrored_objects_count_as_copies_where_the_data_are_mirrored(tmp_path, write_data, run_config):
+    config = run_config(write_data(tmp_path / "data", num_train=4, num_val=1), random_flip=True)
+    gate = gate_of_run(config, tmp_path, steps=1)
+    with Image.open(tmp_path / "data/train/train_002.png") as image:
+        mirrored = ImageOps.mirror(image)
+    objects = [
+        Box(gate.classes[gate.labels[i]], 1 - x1 / 96, y0 / 96, 1 - x0 / 96, y1 / 96)
+        for i, (x0, y0, x1, y1) in enumerate(gate.boxes.tolist())
+        if gate.files[gate.file_of[i]].endswith("train_002.png")
+    ]
+    assert gate.score(mirrored, objects).copy.similarity == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +125,7 @@ def test_files_that_are_no_gates_are_refused_in_one_line(copied, no_training, ca
     broken = {
         "torn": lambda: path.write_bytes(whole[: len(whole) // 2]),
         "empty": lambda: path.write_bytes(b""),
-        "code": lambda: path.write_bytes(pickle.dumps(Hostile())),
+        "code": lambda: path.write_bytes(pickle.dumps(Hostile(), protocol=2)),
         "other tensors": lambda: torch.save({"weight": torch.zeros(3)}, path),
         "a list": lambda: torch.save([1, 2], path),
         "numbered": lambda: torch.save({1: 2, "a": 3}, path),

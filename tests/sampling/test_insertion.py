@@ -174,3 +174,17 @@ def test_what_is_refused_is_drawn_again_and_at_last_left_out(tmp_path):
     spot = np.s_[20:42, 18:42]
     assert np.array_equal(canvas.picture[spot], canvas.source[spot])
     assert calls[-1][0].labels.tolist() == [[2]]
+
+
+def test_a_good_part_has_none_of_the_new_objects(tmp_path):
+    (item,) = pair([picture(tmp_path)], 1, in_turn([LAYOUT]))
+
+    def white_objects_on_black(layout, known, keep, generators):
+        return torch.where(keep, known, torch.where(layout.valid.any(dim=1), 1.0, -1.0)[:, None, None, None])
+
+    (canvas,) = insert(
+        [item], image_generators(0, [0]), white_objects_on_black, VOCABULARY, VIEW, 0.15, with_good_parts=True
+    )
+    for box in LAYOUT.objects:
+        inside = np.s_[int(box.y0 * 90) + 1 : int(box.y1 * 90), int(box.x0 * 120) + 1 : int(box.x1 * 120)]
+        assert (canvas.picture[inside] == 255).all() and (canvas.good_part[inside] == 0).all()

@@ -150,6 +150,8 @@ def test_a_crop_shows_the_box_where_its_outline_lies_and_its_surroundings(size, 
 def test_of_a_box_over_the_border_the_part_inside_is_shown():
     embedded = crop_around(Image.new("L", (100, 100)), (-50, 20, 10, 40))
     assert embedded.box == pytest.approx((0, 0.25, 0.25, 0.75)) and embedded.width == embedded.height == 40
+    embedded = crop_around(Image.new("L", (100, 100)), (90, 80, 130, 160))
+    assert embedded.box == pytest.approx((0.75, 0.5, 1, 1)) and embedded.width == embedded.height == 40
 
 
 def test_small_pictures_keep_every_pixel_and_are_shown_as_squares():
@@ -175,6 +177,15 @@ def test_pictures_of_16_bits_keep_their_brightness(tmp_path, white, value_range,
     assert np.abs(np.asarray(shown).astype(int) - grey).max() <= 1
 
 
+def test_deep_pictures_are_shown_in_the_range_of_their_run(results_of, tiny_run, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.open()
+    run.write_config(tiny_run(data={"value_range": "0,4095"}))
+    deep = Image.fromarray(np.full((20, 20), 4095, dtype=np.uint16))
+    for image in Read(report(results_of([[("spot", BOX)], []], [deep, deep]))).of("img"):
+        assert decoded(image["src"]).getextrema() == (255, 255)
+
+
 def test_colours_stay(tmp_path):
     Image.new("RGB", (40, 40), (250, 10, 80)).save(tmp_path / "red.png")
     assert decoded(whole(read_small(tmp_path / "red.png", None)).uri).getpixel((5, 5)) == (250, 10, 80)
@@ -182,12 +193,12 @@ def test_colours_stay(tmp_path):
 
 def test_however_many_pictures_there_are_the_page_stays_small(results_of, monkeypatch):
     rng = np.random.default_rng(0)
-    images = [Image.fromarray(rng.integers(0, 255, (180, 180), dtype=np.uint8)) for _ in range(24)]
-    monkeypatch.setattr(gallery, "CROPS_BYTES", 60_000)
-    monkeypatch.setattr(gallery, "WHOLES_BYTES", 90_000)
-    page = report(results_of([[("a", BOX), ("b", BOX)]] * 24, images, scores=[[i / 30, 0.5] for i in range(24)]))
+    images = [Image.fromarray(rng.integers(0, 255, (180, 180), dtype=np.uint8)) for _ in range(12)]
+    monkeypatch.setattr(gallery, "CROPS_BYTES", 30_000)
+    monkeypatch.setattr(gallery, "WHOLES_BYTES", 45_000)
+    page = report(results_of([[("a", BOX), ("b", BOX)]] * 12, images, scores=[[i / 12, 0.5] for i in range(12)]))
     found = [image["src"] for image in Read(page).of("img")]
-    assert len(found) > 50 and sum(map(len, found)) < 150_000 * 4 / 3 + 40 * len(found)
+    assert len(found) > 30 and sum(map(len, found)) < 75_000 * 4 / 3 + 40 * len(found)
 
 
 def test_every_crop_opens_a_whole_picture_with_all_its_boxes(results_of):
@@ -249,6 +260,13 @@ def test_classes_are_counted_and_held_against_the_training_split(results_of, tin
     assert len(heights) == 2  # a third each of 0, 1 and 3, none of 2
 
 
+def test_pictures_with_very_many_boxes_are_counted_together(results_of):
+    page = report(results_of([[("a", BOX)] * number for number in (1, 12, 15, 40)]), per_group=1)
+    numbers = re.search("<figcaption>Boxes in a picture</figcaption>(.*?)</figure>", page, re.S)[1]
+    assert re.findall("<title>(.*?)</title>", numbers) == ["0.0 %", "25.0 %", *["0.0 %"] * 10, "75.0 %"]
+    assert "12+</text>" in numbers
+
+
 def test_a_bar_is_as_high_as_its_share_and_shares_add_up(results_of):
     page = report(results_of([[("a", (0, 0, 0.1, 0.1))]] * 3 + [[("a", (0, 0, 0.9, 0.9))]]))
     widths = re.search("<figcaption>Width of boxes</figcaption>(.*?)</figure>", page, re.S)[1]
@@ -281,7 +299,9 @@ def test_box_adherence_is_told_as_it_was_measured(results_of):
 
 
 def test_a_sample_stands_beside_the_training_object_that_it_is_most_like(results_of, tmp_path):
-    Image.new("L", (64, 64), 77).save(tmp_path / "train é.png")
+    image = Image.new("L", (64, 64), 77)
+    image.paste(200, (30, 30, 50, 50))
+    image.save(tmp_path / "train é.png")
     copy = {"box": 1, "file": str(tmp_path / "train é.png"), "training_box": [30, 30, 50, 50], "training_label": "b"}
     copies = {i: {**copy, "similarity": similarity} for i, similarity in enumerate((0.5, 0.97, 0.9))}
     folder = results_of([[("a", BOX), ("b", BOX)]] * 3, scores=[[0.5, 0.5]] * 3, copies=copies)
@@ -293,7 +313,8 @@ def test_a_sample_stands_beside_the_training_object_that_it_is_most_like(results
     assert tiles(page)["near-copies of training pictures"] == "2"
     sample, original = Read(pairs[0]).of("img")
     assert sample["alt"] == "sample s001, b" and original["alt"] == "training picture train é.png, b"
-    assert decoded(original["src"]).getpixel((0, 0)) == 77
+    crop = np.asarray(decoded(original["src"]))
+    assert crop.shape == (40, 40) and (crop[10:30, 10:30] == 200).all() and (crop == 200).mean() == 0.25
     assert decoded(sample["src"]).getextrema() == (0, 255)
 
 
@@ -421,6 +442,16 @@ def test_scores_of_other_samples_are_refused(results_of, change):
     line = json.loads((folder / "quality.jsonl").read_text())
     (folder / "quality.jsonl").write_text(json.dumps({**line, **change}))
     with pytest.raises(ValueError, match=r"quality\.jsonl: scores other samples \(image \d differs\)"):
+        write_report(folder)
+
+
+def test_box_adherence_of_other_samples_is_refused(results_of):
+    folder = results_of([[("a", BOX)]])
+    protocol = {"sampler": "ddim", "seed": 4, "image_size": 16}
+    (folder / "box_adherence.json").write_text(json.dumps({"ratio": 2.0, "protocol": protocol}))
+    with pytest.raises(
+        ValueError, match=r"box_adherence\.json: of other samples \(seed 4, here 3\); measure these anew"
+    ):
         write_report(folder)
 
 

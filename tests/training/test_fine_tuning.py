@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -163,9 +164,7 @@ def test_a_model_of_label_maps_learns_names_in_another_order(run_script, tiny_ne
     ("flags", "told"),
     [
         ("--freeze none", "--freeze none contradicts the run's encoder"),
-        ("--finetune_from .", "--finetune_from . contradicts the run's start, "),
         ("--classes Pits,Spots", "--classes Pits,Spots contradicts the trained model's Spots,Pits,Scratches"),
-        ("--num_channels 64", "--num_channels 64 contradicts the trained model's 32"),
         ("--resume_checkpoint model.pt", "--finetune_from and --resume_checkpoint both say what to start from"),
     ],
 )
@@ -179,20 +178,16 @@ def test_what_contradicts_a_fine_tune_that_goes_on_is_one_line(run_script, comma
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ("--finetune_from nowhere", "--finetune_from nowhere: no such run folder or file of weights"),
-        ("--finetune_from {data}", "--finetune_from {data}: not the folder of a run: no config.json in it"),
         ("--num_res_blocks 2", "--num_res_blocks 2 contradicts the trained model's 1"),
-        ("--num_classes 2", "--num_classes 2: the data have 3 classes"),
         ("--classes Dents", "--classes Dents: no such tag"),
         ("--product_tags Spots", "'Spots' is a class of the trained model, but a product of the data"),
         ("--finetune_from=", "--freeze encoder: nothing is trained yet"),
     ],
 )
-def test_a_start_that_cannot_be_is_one_line_and_makes_no_folder(run_script, command, tiny_data, tmp_path, flags, told):
-    words = [word.format(data=tiny_data) for word in flags.split()]
-    output = run_script(TRAIN, *command, "--logdir", tmp_path / "new", *words, code=1).output
+def test_a_start_that_cannot_be_is_one_line_and_makes_no_folder(run_script, command, tmp_path, flags, told):
+    output = run_script(TRAIN, *command, "--logdir", tmp_path / "new", *flags.split(), code=1).output
     last = output.splitlines()[-1]
-    assert last.startswith("error: ") and told.format(data=tiny_data) in last and not (tmp_path / "new").exists()
+    assert last.startswith("error: ") and told in last and not (tmp_path / "new").exists()
 
 
 def test_weights_are_found_in_the_folder_or_named(base, tmp_path):
@@ -206,6 +201,9 @@ def test_weights_are_found_in_the_folder_or_named(base, tmp_path):
     (tmp_path / "model.pt").unlink()
     with pytest.raises(ValueError, match="no weights in it"):
         start_of(str(tmp_path))
+    for name, told in ((tmp_path / "nowhere", "no such run folder"), (tmp_path.parent, "not the folder of a run")):
+        with pytest.raises(ValueError, match=f"--finetune_from {re.escape(str(name))}: {told}"):
+            start_of(str(name))
     shutil.copy(base / "model.pt", tmp_path / "bare.pt")
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match=r"bare\.pt: no config\.json beside it"):

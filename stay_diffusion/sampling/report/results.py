@@ -137,7 +137,7 @@ def read(folder: Path) -> Results:
         settings=settings,
         scored=any(scores),
         quality=_object(folder / "quality.json"),
-        adherence=_object(folder / "box_adherence.json"),
+        adherence=_adherence(folder / "box_adherence.json", settings),
         config=config,
         training=config and _training(weights.parent, config, "whole" if "source_image" in ordered[0] else "seen"),
     )
@@ -203,6 +203,14 @@ def _scores(path: Path, entries: list[dict]) -> list[dict]:
 def _drawn(entry: dict) -> list[dict]:
     """The objects of a manifest's line, less those that its picture had before."""
     return [each for each in entry["layout"]["objects"] if not each.get("in_source")]
+
+
+def _adherence(path: Path, settings: dict) -> dict | None:
+    found = _object(path)
+    for name, value in (found or {}).get("protocol", {}).items():
+        if name in settings and name != "checkpoint" and settings[name] != value:
+            raise ValueError(f"{path}: of other samples ({name} {value}, here {settings[name]}); measure these anew")
+    return found
 
 
 def _object(path: Path) -> dict | None:
