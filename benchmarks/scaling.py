@@ -11,9 +11,12 @@ once, each for itself. Figures of a round are medians over its steps, of the tab
     communication    by how much a step together is longer than one for itself, as a share of the former: waiting too
     waiting          in a barrier after each step for itself, for the slowest, as a share of the step together
 
-Throughput without averaging is what the cores and the memory give processes that do not know of one another. Then
-how long a save in the background, as training does it, holds up training, against writing the same files while the
-step waits. The pictures are noise, the weights change, nothing is kept.
+Throughput without averaging is what the cores and the memory give processes that do not know of one another.
+
+Then saves, all of one state: while training waits; while it waits for the copy in memory alone; and as it does it,
+where it waits for the call that starts the save and, before the next update, for what is then left of the copying. The
+memory of the copy is there from an earlier save, as in training from the second on. The pictures are noise, the weights
+change, nothing is kept.
 """
 
 import argparse
@@ -39,7 +42,7 @@ from stay_diffusion.distributed import gather, join, leave, start_group, wait_fo
 from stay_diffusion.launchers import ALONE, World
 from stay_diffusion.logger import Logger
 from stay_diffusion.training.saving import Saver
-from stay_diffusion.training.state import TrainingState
+from stay_diffusion.training.state import TrainingState, copied
 from stay_diffusion.training.train_loop import stop_signal, train_step
 
 PRESETS = {  # image size, channels, multipliers, pictures per process
@@ -84,10 +87,10 @@ class Trainer:
         self.batch = pictures(self.config, rank)
         self.logger = Logger(folder, world)
 
-    def step(self) -> float:
+    def step(self, before_update=lambda: None) -> float:
         """Seconds of one training step, with the all-reduce by which processes hear of each other's signals."""
         started = time.perf_counter()
-        train_step(self.state, self.config, *self.batch, self.logger)
+        train_step(self.state, self.config, *self.batch, self.logger, before_update)
         self.state.step += 1
         self.state.samples += len(self.batch[0]) * self.state.world.size
         if self.state.world.size > 1:
@@ -116,22 +119,23 @@ def round_of_ranks(alone: Trainer, together: Trainer, world: World, steps: int, 
     return {"alone": of_all[0]["alone"], **means}
 
 
-def round_of_saves(trainer: Trainer, folder: RunFolder, steps: int) -> dict[str, float]:
-    """Seconds of a synchronous save, of the call that starts one in the background, and by which it delays steps."""
-    state, config = trainer.state, trainer.config
+def round_of_saves(trainer: Trainer, saver: Saver, steps: int) -> dict[str, float]:
+    """Seconds that each kind of save takes from training, and by which the last kind slows the steps after it."""
+    state, contents = trainer.state, trainer.state.contents(trainer.config)
     plain = sum(trainer.step() for _ in range(steps))
+    copying = seconds(lambda: copied(contents, into=saver.files))
+    synchronous = copying + seconds(lambda: saver.folder.save(state.step, saver.files, keep=1))
+    waits = [seconds(saver.save)]
+    busy = sum(trainer.step(lambda: waits.append(seconds(saver.wait_for_copy))) for _ in range(steps))
+    left = seconds(saver.wait)  # nothing where the steps took longer than the writing
+    delay = waits[0] + busy - plain
+    return {"synchronous": synchronous, "copying": copying, "waits": sum(waits), "delay": delay, "left": left}
+
+
+def seconds(action) -> float:
     started = time.perf_counter()
-    folder.save(state.step, state.snapshot(config), keep=1)
-    synchronous = time.perf_counter() - started
-    saver = Saver(folder, config, state)
-    started = time.perf_counter()
-    saver.save()
-    call = time.perf_counter() - started
-    busy = sum(trainer.step() for _ in range(steps))
-    started = time.perf_counter()
-    saver.wait()  # nothing is left of it where the steps took longer than the writing
-    left = time.perf_counter() - started
-    return {"synchronous": synchronous, "call": call, "delay": call + busy - plain, "left": left}
+    action()
+    return time.perf_counter() - started
 
 
 def median_of(rounds: list[dict[str, float]], value) -> float:
@@ -151,7 +155,9 @@ def measure(arguments: argparse.Namespace, world: World) -> None:
         saves = []
         wait_for_all("ranks measured")
         if world.is_main:
-            saves = [round_of_saves(alone, folder, arguments.steps) for _ in range(arguments.rounds)]
+            saver = Saver(folder, alone.config, alone.state)
+            saver.save(), saver.wait()  # warm-up
+            saves = [round_of_saves(alone, saver, arguments.steps) for _ in range(arguments.rounds)]
             size = sum(file.stat().st_size for file in folder.path.glob("*[0-9].pt"))
         wait_for_all("saves measured")
     if world.is_main:
@@ -178,8 +184,9 @@ def report(arguments: argparse.Namespace, N: int, ranks: list[dict], saves: list
         "communication, % of the step": median_of(ranks, lambda f: 100 * (1 - f["apart"] / f["together"])),
         "waiting, % of the step": median_of(ranks, lambda f: 100 * f["waiting"] / f["together"]),
         f"synchronous save ({size / 1e6:.0f} MB), s": median_of(saves, lambda f: f["synchronous"]),
-        "save in the background: the call, s": median_of(saves, lambda f: f["call"]),
-        "- % of the synchronous": median_of(saves, lambda f: 100 * f["call"] / f["synchronous"]),
+        "save in the background: what training waits, s": median_of(saves, lambda f: f["waits"]),
+        "- % of the synchronous": median_of(saves, lambda f: 100 * f["waits"] / f["synchronous"]),
+        "- where it waits for the copy, %": median_of(saves, lambda f: 100 * f["copying"] / f["synchronous"]),
         f"- with what it slows {arguments.steps} steps, %": median_of(
             saves, lambda f: 100 * f["delay"] / f["synchronous"]
         ),

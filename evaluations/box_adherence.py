@@ -26,13 +26,16 @@ from stay_diffusion.command import run_command
 from stay_diffusion.config import SampleConfig
 from stay_diffusion.data.annotations import Box, Vocabulary
 from stay_diffusion.device import pick_device
+from stay_diffusion.diffusion.gaussian_diffusion import respace
 from stay_diffusion.models.object_masks import at_least_one_pixel, box_indicator
+from stay_diffusion.sampling.batches import Made, make_all
 from stay_diffusion.sampling.export import ResultsFolder
-from stay_diffusion.sampling.generate import generate_all
+from stay_diffusion.sampling.generate import sampling
 from stay_diffusion.sampling.layouts import LayoutItem
 
 EMPTY_RATIO, EMPTY_LEVELS = 2.0, 2.0
-OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source")
+OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "mask", "mask_kind", "masks")
+OF_ONE_IMAGE += ("attempt", "quality")
 
 
 @dataclass(frozen=True)
@@ -116,17 +119,20 @@ def items_of(manifest: Path, entries: dict[int, dict]) -> list[LayoutItem]:
         LayoutItem(
             entry["stem"],
             entry["layout"]["product"],
-            tuple(Box(o["label"], *o["box"]) for o in entry["layout"]["objects"]),
+            tuple(Box(o["label"], *o["box"]) for o in entry["layout"]["objects"] if not o.get("in_source")),
             entry["source"],
         )
         for _, entry in sorted(entries.items())
     ]
 
 
-def sample_good_parts(folder: Path, items: list[LayoutItem], settings: dict, batch_size: int, device) -> Path:
+def sample_good_parts(
+    folder: Path, items: list[LayoutItem], attempts: list[int], settings: dict, batch_size: int, device
+) -> Path:
     """The same layouts without their objects, same seeds and settings, into folder/good_parts; returns their folder.
 
-    Those that an earlier call has finished are kept.
+    `attempts` says how often each picture had been drawn before it passed the quality gate. Those that an earlier
+    call has finished are kept.
     """
     weights = Path(settings["checkpoint"])
     if not weights.is_file():
@@ -143,27 +149,36 @@ def sample_good_parts(folder: Path, items: list[LayoutItem], settings: dict, bat
     results = ResultsFolder(folder / "good_parts", vocabulary)
     done = results.done(good, settings)
     if len(done) < len(good):
-        sampling = {option.name: settings[option.name] for option in fields(SampleConfig) if option.name in settings}
+        options = {option.name: settings[option.name] for option in fields(SampleConfig) if option.name in settings}
         results.open()
-        generate_all(
+        make = sampling(
             factory.load_trained(config, weights, device),
-            factory.build_diffusion(config.diffusion),
+            respace(factory.build_diffusion(config.diffusion), settings["timestep_respacing"]).to(device),
             good,
             vocabulary,
             (config.model.image_channels, config.model.image_size, config.model.image_size),
-            SampleConfig(batch_size=batch_size, **sampling),
-            settings["timestep_respacing"],
-            device,
-            on_image=lambda index, item, image: results.add(index, item, image, settings),
-            done=done,
+            SampleConfig(batch_size=batch_size, **options),
             run=settings.get("run", 0),
         )
+
+        def make_as_kept(indices: Sequence[int], _: int) -> list[Made]:
+            made: dict[int, Made] = {}
+            for attempt in sorted({attempts[i] for i in indices}):
+                same = [i for i in indices if attempts[i] == attempt]
+                made |= zip(same, make(same, attempt), strict=True)
+            return [made[i] for i in indices]
+
+        def add(index: int, made: Made) -> None:
+            results.add(index, good[index], made.image, settings)
+
+        make_all(make_as_kept, len(good), batch_size, add, done)
     return results.path / "samples"
 
 
 def pixels(path: Path) -> np.ndarray:
-    """(H, W, C) uint8."""
+    """(H, W, C) in grey levels of 255."""
     array = np.asarray(Image.open(path))
+    array = array / 257 if array.dtype == np.uint16 else array
     return array[..., None] if array.ndim == 2 else array
 
 
@@ -183,11 +198,16 @@ def main() -> int:
     if not entries:
         raise ValueError(f"{folder}: no manifest.jsonl with samples in it (image_sample.py makes such folders)")
     items = items_of(folder / "manifest.jsonl", entries)
-    settings = {key: value for key, value in entries[0].items() if key not in OF_ONE_IMAGE}
-    good = sample_good_parts(folder, items, settings, arguments.batch_size, pick_device(arguments.device))
+    settings = {key: value for key, value in entries[0].items() if key not in (*OF_ONE_IMAGE, "rejected")}
+    if any("source_image" in entry for entry in entries.values()):
+        good = folder / "images"  # the pictures that the objects were put into
+    else:
+        attempts = [entry.get("attempt", 0) for _, entry in sorted(entries.items())]
+        good = sample_good_parts(folder, items, attempts, settings, arguments.batch_size, pick_device(arguments.device))
+    kept = [item for index, item in enumerate(items) if not entries[index].get("rejected")]
     drawn = folder / "samples"
     found = measure(
-        (pixels(drawn / f"{item.stem}.png"), pixels(good / f"{item.stem}.png"), item.objects) for item in items
+        (pixels(drawn / f"{item.stem}.png"), pixels(good / f"{item.stem}.png"), item.objects) for item in kept
     )
 
     print(

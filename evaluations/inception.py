@@ -1,34 +1,32 @@
-"""What FID sees of a picture: the Inception network, where its weights are, and images batched and resized for it."""
+"""What FID sees of a picture: the Inception network, where its weights are, and how images are resized for it."""
 
-import argparse
 import io
-import itertools
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
+from features import Extractor
 from torch import Tensor, nn
 
-from stay_diffusion.data.images import read_image, to_pil, to_tensor
-from stay_diffusion.distributed import gather_shares
-from stay_diffusion.launchers import World
+from stay_diffusion.checkpoint import sha256
 from stay_diffusion.torchvision_cpu import import_torchvision
 
 FEATURES = 2048  # pool3; with fewer images the covariance is singular and the distance biased upwards
+# sFID's layer in guided-diffusion, TensorFlow's mixed_6/conv: the first channels of Mixed_6d, 17 x 17 of each.
+SPATIAL_BLOCK, SPATIAL_CHANNELS = "Mixed_6d", 7
 WEIGHTS_HASH = "6726825d"
 WEIGHTS_NAMES = (f"pt_inception-2015-12-05-{WEIGHTS_HASH}.pth", f"weights-inception-2015-12-05-{WEIGHTS_HASH}.pth")
 WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_NAMES[0]}"
 OASIS_SIZE = 256
 
-Item = Path | NDArray[np.uint8]
-
 
 def load_network(weights: Path | None) -> nn.Module:
-    """torch-fidelity's Inception, giving pool3 (B, 2048) of uint8 (B, 3, H, W); None leaves the weights random."""
+    """torch-fidelity's Inception, giving pool3 (B, 2048) and logits (B, 1008) of uint8 (B, 3, H, W).
+
+    None leaves the weights random.
+    """
     import_torchvision()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -41,7 +39,8 @@ def load_network(weights: Path | None) -> nn.Module:
     try:
         torch.save(torch.load(weights, map_location="cpu", weights_only=True) if weights else {}, checked)
         checked.seek(0)
-        return Inception("inception-v3-compat", [str(FEATURES)], feature_extractor_weights_path=checked)
+        outputs = [str(FEATURES), "logits_unbiased"]
+        return Inception("inception-v3-compat", outputs, feature_extractor_weights_path=checked)
     except Exception as error:  # of many types, over many lines
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{weights}: cannot be loaded as {WEIGHTS_NAMES[0]}: {reason}") from error
@@ -70,52 +69,25 @@ def find_weights(given: Path | None, download: bool) -> Path:
     return candidates[0]
 
 
-def extract(
-    network: nn.Module, items: Sequence[Item], args: argparse.Namespace, world: World, name: str
-) -> list[tuple[str, NDArray[np.float32]]]:
-    """(size WxH, features (B, D)) of all items in their order, batch by batch, on every process.
-
-    Batches are cut at the same items however many processes share them, in turn: features can differ in the last bit
-    with their batch.
-    """
-    from tqdm import tqdm
-
-    own: dict[int, list[tuple[str, NDArray[np.float32]]]] = {}  # by the first item of a batch
-    starts = range(0, len(items), args.batch_size)[world.rank :: world.size]
-    total = sum(len(items[start : start + args.batch_size]) for start in starts)
-    quiet = None if world.is_main else True  # None: unless it is a terminal
-    with torch.inference_mode(), tqdm(total=total, desc=name, disable=quiet) as progress:
-        for start in starts:
-            own[start] = []
-            for batch in batches(items[start : start + args.batch_size], args.batch_size, args.image_size):
-                features = PROTOCOLS[args.compat](network, batch.to(args.device)).cpu().numpy()
-                own[start].append((f"{batch.shape[3]}x{batch.shape[2]}", features))
-                progress.update(len(batch))
-    return list(itertools.chain(*gather_shares(name, own)))
-
-
-def batches(items: Sequence[Item], batch_size: int, image_size: int | None) -> Iterator[Tensor]:
-    """uint8 (B, 3, H, W): only neighbours of one size together, since each image is resized from its own."""
-    images = (pixels(item, image_size) for item in items)
-    for _, same in itertools.groupby(images, key=np.shape):
-        while batch := list(itertools.islice(same, batch_size)):
-            yield torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
-
-
-def pixels(item: Item, image_size: int | None = None) -> NDArray[np.uint8]:
-    """(H, W, 3) of a file or of an npz's (H, W, 3 or 1); a grey is repeated over the three channels."""
-    if isinstance(item, Path):
-        image = to_pil(to_tensor(read_image(item, channels=3), channels=3))
-    else:
-        image = Image.fromarray(np.broadcast_to(item, (*item.shape[:2], 3)).copy())
-    if image_size and image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return np.array(image)
-
-
 def pool3(network: nn.Module, images: Tensor) -> Tensor:
     """Features (B, 2048) of uint8 (B, 3, H, W)."""
     return network(images)[0]
+
+
+def outputs(network: nn.Module, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
+    """Of pool (B, 2048), logits (B, 1008) and spatial (B, 2023) those asked for, in one pass; uint8 (B, 3, H, W)."""
+    found = {}
+
+    def keep(module, inputs, output):
+        found["spatial"] = output[:, :SPATIAL_CHANNELS].flatten(1).float()
+
+    hook = getattr(network, SPATIAL_BLOCK).register_forward_hook(keep) if "spatial" in kinds else None
+    try:
+        found["pool"], found["logits"] = network(images)
+    finally:
+        if hook:
+            hook.remove()
+    return {kind: found[kind] for kind in kinds}
 
 
 def oasis_pool3(network: nn.Module, images: Tensor) -> Tensor:
@@ -126,6 +98,27 @@ def oasis_pool3(network: nn.Module, images: Tensor) -> Tensor:
         if name != "fc":
             x = layer(x)
     return x.flatten(1)
+
+
+def extractor(weights: Path, compat: str | None, device: torch.device | str) -> Extractor:
+    """Pool, logits and spatial features of uint8 (B, 3, H, W); in a mode of compatibility, pool alone."""
+    network = load_network(weights).to(device)
+
+    def measure(images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
+        return {"pool": PROTOCOLS[compat](network, images)} if compat else outputs(network, images, kinds)
+
+    return Extractor(
+        measure,
+        kinds=("pool",) if compat else ("pool", "logits", "spatial"),
+        width=FEATURES,
+        facts={
+            "features": f"Inception 2015-12-05, pool3 ({FEATURES})",
+            "weights": str(weights.resolve()),
+            "weights_sha256": sha256(weights),
+            "resize": RESIZES[compat],
+            "compat": compat,
+        },
+    )
 
 
 def _skimage_resize(image: Tensor) -> Tensor:

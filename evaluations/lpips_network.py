@@ -28,6 +28,13 @@ def import_lpips() -> ModuleType:
         sys.path[:] = before
 
 
+def find_linear(net: str, given: Path | None) -> Path:
+    """LPIPS's linear layers: the file given, or that in the lpips package."""
+    if given and not given.is_file():
+        raise ValueError(f"--lpips_weights {given}: no such file")
+    return given or Path(import_lpips().__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+
+
 def find_backbone(net: str, given: Path | None) -> Path:
     """The ImageNet weights given, or those in torch hub's cache, where torchvision keeps them; nothing is fetched."""
     models = import_torchvision().models

@@ -10,19 +10,20 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import inception
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from features import extract
+from frechet import frechet_distance, statistics
+from image_set import ImageSet, open_set
 from torch import nn
 
 from stay_diffusion.checkpoint import sha256
 from stay_diffusion.command import run_command
-from stay_diffusion.data.images import IMAGE_SUFFIXES
 from stay_diffusion.device import pick_device
 from stay_diffusion.distributed import join, start_group, wait_for_all
 from stay_diffusion.launchers import ALONE, World
@@ -31,30 +32,13 @@ from stay_diffusion.launchers import ALONE, World
 path1 = ""
 path2 = ""
 
-OASIS_BATCH, OASIS_SUFFIXES = 50, frozenset({".jpg", ".png"})
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two sets: its images, or the mean (D,) and covariance (D, D) of their features, or both.
-
-    `runs` holds how many images each of several runs of image_sample.py has; `sizes` how many have each size (WxH).
-    """
-
-    path: str
-    items: Sequence[inception.Item] = ()
-    mu: NDArray[np.float64] | None = None
-    sigma: NDArray[np.float64] | None = None
-    runs: dict[str, int] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-
 
 def main() -> None:
     args = parse_arguments()
     world = join(args.dist_timeout)
     args.device = pick_device(args.device, world)
     start_group(world, torch.device("cpu"), args.dist_timeout)  # features meet in the processes' own memory
-    sides = [open_side(Path(path), args.compat) for path in args.paths]
+    sides = [open_set(Path(path), args.compat) for path in args.paths]
     weights = None
     torch.backends.cudnn.allow_tf32 = False  # its 10 bits of mantissa would show in the number
     if any(side.mu is None for side in sides):
@@ -81,95 +65,25 @@ def main() -> None:
         args.json.write_text(json.dumps({"fid": fid, "protocol": facts}, indent=2) + "\n")
 
 
-def frechet_distance(mu1: NDArray, sigma1: NDArray, mu2: NDArray, sigma2: NDArray) -> float:
-    """|mu1 - mu2|^2 + tr(sigma1 + sigma2 - 2 (sigma1 sigma2)^(1/2)) for means (D,) and covariances (D, D).
-
-    With sigma = A A^T, the trace of that root is the sum of the singular values of A1^T A2; A has as many columns as
-    sigma has rank, so that singular covariances (fewer images than features) cost no accuracy.
-    """
-    difference = np.asarray(mu1, np.float64) - np.asarray(mu2, np.float64)
-    common = np.linalg.svd(_root(sigma1).T @ _root(sigma2), compute_uv=False).sum()
-    traces = np.trace(sigma1, dtype=np.float64) + np.trace(sigma2, dtype=np.float64)
-    return max(0.0, float(difference @ difference + traces - 2 * common))  # rounding can leave -1e-13
-
-
-def _root(sigma: NDArray) -> NDArray[np.float64]:
-    values, vectors = np.linalg.eigh(np.asarray(sigma, np.float64))
-    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
-    return vectors[:, kept] * np.sqrt(values[kept])
-
-
-def statistics(features: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean (D,) and unbiased covariance (D, D) of features (N, D), N at least 2, in float64."""
-    assert len(features) >= 2
-    features = np.asarray(features, np.float64)
-    return features.mean(axis=0), np.cov(features, rowvar=False)
-
-
-def open_side(path: Path, compat: str | None = None) -> Side:
-    """The images of a folder, sorted, or of an npz (arr_0, uint8 NHWC), or an npz's mu and sigma where it has them.
-
-    Of a folder that image_sample.py has made, it is the samples, of all runs together.
-    """
-    if path.is_dir():
-        side = _open_folder(path, OASIS_SUFFIXES if compat else IMAGE_SUFFIXES)
-    elif path.suffix == ".npz" and path.is_file():
-        side = _open_npz(path)
-    else:
-        raise ValueError(
-            f"{path}: " + ("neither a folder nor an npz file" if path.exists() else "no such file or folder")
-        )
-    if side.mu is None and len(side.items) < 2:
-        raise ValueError(f"{path}: a covariance needs at least 2 images, found {len(side.items)}")
-    if compat and len(side.items) > OASIS_BATCH:
-        side = replace(side, items=side.items[: len(side.items) // OASIS_BATCH * OASIS_BATCH])
-    return side
-
-
-def _open_folder(path: Path, suffixes: frozenset[str]) -> Side:
-    results = sorted([*path.glob("manifest.jsonl"), *path.glob("run*/manifest.jsonl")])
-    folders = [manifest.parent / "samples" for manifest in results] or [path]
-    found = [sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes) for folder in folders]
-    if not any(found):
-        inside = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir())[:5]) or "none"
-        raise ValueError(f"{path}: no {' '.join(sorted(suffixes))} in it (not searched: folders inside: {inside})")
-    runs = {folder.parent.name: len(images) for folder, images in zip(folders, found, strict=True)}
-    return Side(str(path.resolve()), [image for images in found for image in images], runs=runs if results else {})
-
-
-def _open_npz(path: Path) -> Side:
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in (("mu", "sigma") if "mu" in file else ("arr_0",))}
-    except Exception as error:  # not a zip, cut off, pickled, or without the arrays
-        raise ValueError(f"{path}: needs arr_0 (images), or mu and sigma (statistics): {error}") from error
-    shapes = ", ".join(f"{name} {value.dtype} {value.shape}" for name, value in arrays.items())
-    if "arr_0" in arrays:
-        images = arrays["arr_0"]
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-            raise ValueError(f"{path}: expected arr_0 as uint8 (N, H, W, 3 or 1), found {shapes}")
-        return Side(str(path.resolve()), images)
-    mu, sigma = arrays["mu"], arrays["sigma"]
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not np.isfinite(mu).all() or not np.isfinite(sigma).all():
-        raise ValueError(f"{path}: expected finite mu (D,) and sigma (D, D), found {shapes}")
-    return Side(str(path.resolve()), mu=mu, sigma=sigma)
-
-
 def measure(
-    side: Side, network: nn.Module, args: argparse.Namespace, world: World = ALONE, name: str = ""
-) -> Side | None:
+    side: ImageSet, network: nn.Module, args: argparse.Namespace, world: World = ALONE, name: str = ""
+) -> ImageSet | None:
     """The same side with its statistics and sizes, on the first process; None on the others."""
-    measured = inception.extract(network, side.items, args, world, name)
+
+    def pool3(images):
+        return {"pool3": inception.PROTOCOLS[args.compat](network, images.to(args.device))}
+
+    measured = extract(pool3, side.items, args.batch_size, world, name, args.image_size)
     if not world.is_main:
         return None
     sizes: Counter = Counter()
-    for size, features in measured:
-        sizes[size] += len(features)
-    mu, sigma = statistics(np.concatenate([features for _, features in measured]))
+    for size, found in measured:
+        sizes[size] += len(found["pool3"])
+    mu, sigma = statistics(np.concatenate([found["pool3"] for _, found in measured]))
     return replace(side, mu=mu, sigma=sigma, sizes=dict(sizes))
 
 
-def protocol(sides: Sequence[Side], weights: Path | None, args: argparse.Namespace) -> dict:
+def protocol(sides: Sequence[ImageSet], weights: Path | None, args: argparse.Namespace) -> dict:
     """All that the number depends on: what is printed below it and written as JSON."""
     facts = {}
     for name, side in zip(("path1", "path2"), sides, strict=True):
@@ -185,7 +99,7 @@ def protocol(sides: Sequence[Side], weights: Path | None, args: argparse.Namespa
     return facts | {"versions": {name: version(name) for name in ("torch", "torch-fidelity", "numpy", "pillow")}}
 
 
-def cautions(sides: Sequence[Side], facts: dict) -> Iterator[str]:
+def cautions(sides: Sequence[ImageSet], facts: dict) -> Iterator[str]:
     """What makes the number hard to compare."""
     for side in sides:
         if 0 < len(side.items) < inception.FEATURES:

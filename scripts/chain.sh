@@ -70,7 +70,7 @@ sample_runs() {
 # number, or with one line on the weights that it lacks.
 measure() {
     local status=0
-    "$PYTHON" "$ROOT/evaluations/test_with_FID.py" "$FIRST/images" "$1" || status=1
-    "$PYTHON" "$ROOT/evaluations/lpips.py" "$RESULTS" "${@:2}" || status=1
+    launch "$ROOT/evaluations/test_with_FID.py" "$FIRST/images" "$1" || status=1
+    launch "$ROOT/evaluations/lpips.py" "$RESULTS" "${@:2}" || status=1
     exit $status
 }

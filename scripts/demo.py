@@ -22,12 +22,17 @@ class Size:
     preset: Path
     num_train: int
     num_val: int
+    num_augmented: int
 
 
 SIZES = {
-    "full": Size(ROOT / "OUTPUT/demo", ROOT / "scripts/configs/synthetic_64.json", 600, 48),
-    "small": Size(ROOT / "OUTPUT/demo_small", ROOT / "scripts/configs/synthetic_32.json", 64, 16),
+    "full": Size(ROOT / "OUTPUT/demo", ROOT / "scripts/configs/synthetic_64.json", 600, 48, 96),
+    "small": Size(ROOT / "OUTPUT/demo_small", ROOT / "scripts/configs/synthetic_32.json", 64, 16, 24),
 }
+
+# Pictures for a detector: new layouts, all classes alike, some good parts; what is not as labelled is drawn again.
+AUGMENTED = ["--layouts", "sampled", "--class_balance", "uniform", "--good_parts", 0.1, "--reject_below", 0.3]
+AUGMENTED += ["--export", "vott,coco,voc,yolo", "--masks", True, "--report", True]
 
 
 def commands(size: Size) -> list[list]:
@@ -42,6 +47,10 @@ def commands(size: Size) -> list[list]:
         [python, train, "--config", size.preset, "--data_dir", data, "--logdir", run],
         [python, sample, "--model_path", run / f"{ema}.pt", "--results_path", results, "--s", 1.5],
         [python, adherence, results],
+        [
+            *(python, sample, "--model_path", run / f"{ema}.pt", "--results_path", out / "augmented", "--s", 1.5),
+            *("--num_samples", size.num_augmented, *AUGMENTED),
+        ],
     ]
 
 
@@ -66,7 +75,8 @@ def main(name: str) -> int:
     print(f"  empty boxes     {100 * measured['empty_rate']:.1f} % of {measured['boxes']}")
     for what, path in (
         ("contact sheet", "results/preview.png"),
-        ("samples, VoTT", "results/samples"),
+        ("augmented set", "augmented"),
+        ("report", "augmented/report.html"),
         ("training", "run/previews"),
         ("annotated data", "data"),
     ):

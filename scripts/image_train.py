@@ -22,14 +22,16 @@ def main() -> int:
     # Imported only now, so that --help and mistyped flags answer at once.
     import torch
 
-    from stay_diffusion import factory, storage
+    from stay_diffusion import factory, fine_tuning, storage
     from stay_diffusion.checkpoint import RunFolder, load_tensors, load_weights
+    from stay_diffusion.data.datasets import NO_NAMES
     from stay_diffusion.data.loader import batches, in_order
     from stay_diffusion.data.picture_cache import cache_pictures
     from stay_diffusion.device import pick_device
     from stay_diffusion.diffusion.gaussian_diffusion import respace
-    from stay_diffusion.import_weights import with_new_names
+    from stay_diffusion.models.new_names import with_new_names
     from stay_diffusion.sampling.training_preview import TrainingPreview
+    from stay_diffusion.training.freezing import freeze
     from stay_diffusion.training.state import TrainingState
     from stay_diffusion.training.train_loop import Periodic, train
     from stay_diffusion.training.validation import Validation
@@ -42,19 +44,26 @@ def main() -> int:
     resumed_step = gather(folder.latest() if world.is_main else None)[0]
     if not resumed_step and folder.file("model").exists():
         raise ValueError(f"{folder.path}: holds weights but no run to continue (--resume_checkpoint starts from them)")
-    start = config.train.resume_checkpoint
-    weights = storage.weights(start) if start and not resumed_step else None
+    if given.get("finetune_from") and given.get("resume_checkpoint"):
+        raise ValueError("--finetune_from and --resume_checkpoint both say what to start from: give one of them")
+    weights, known = None, NO_NAMES  # what a model knows before it learns the data's names; None where it learns none
     if resumed_step:
-        config = continued(folder, given, resumed_step)
-    elif weights:
+        config, known = continued(folder, given, resumed_step), None
+    elif config.train.finetune_from:
+        weights = fine_tuning.start_of(config.train.finetune_from)
+        config, known = fine_tuning.started_config(weights, given, config)
+    elif config.train.resume_checkpoint:
+        weights = storage.weights(config.train.resume_checkpoint)
         trained = factory.trained_config(weights, given, config, "resume_checkpoint")
         config = replace(config, data=trained.data, model=trained.model, diffusion=trained.diffusion)
+        known = None if trained.data.classes or trained.data.product_tags else NO_NAMES
     options = config.train
+    if options.freeze != "none" and not (weights or resumed_step):
+        raise ValueError(f"--freeze {options.freeze}: nothing is trained yet; --finetune_from says what to start from")
 
     # Data
-    unnamed = bool(weights) and not (config.data.classes or config.data.product_tags)
-    is_new = not (weights or resumed_step)
-    train_records, vocabulary = factory.read_split(config.data, "train" if options.is_train else "val", select=is_new)
+    split = "train" if options.is_train else "val"
+    train_records, vocabulary = factory.read_split(config.data, split, select=known is not None, known=known)
     train_records = factory.with_readable_pictures(train_records, config.data)
     config = factory.with_vocabulary(config, vocabulary)
     watched = max(
@@ -71,7 +80,12 @@ def main() -> int:
     diffusion = respace(factory.build_diffusion(config.diffusion), config.diffusion.timestep_respacing)
     if weights:
         state = load_tensors(weights)
-        load_weights(model, weights, with_new_names(state, model) if unnamed else state)
+        if known is not None:
+            state = with_new_names(state, model, len(known.classes), len(known.products))
+        load_weights(model, weights, state)
+    freeze(model, options.freeze)
+    if weights and known:
+        describe_new_names(config, known)
     describe(config, model, diffusion, len(train_set), len(val_set))
     if switches["dry_run"]:
         batch = next(batches(train_set, options.batch_size, options.seed, start=0))
@@ -88,8 +102,9 @@ def main() -> int:
         state.restore(folder, resumed_step, config)
     if world.is_main:
         folder.write_config(config)
+        keep_layout_statistics(folder, train_records, config, bool(resumed_step))
     place = folder.url or folder.path.resolve()
-    print(f"run folder: {place}, {started(start, resumed_step)}; {device}, {state.precision}", flush=True)
+    print(f"run folder: {place}, {started(weights, resumed_step)}; {device}, {state.precision}", flush=True)
     if options.last_step and state.step >= options.last_step:
         print(f"already at step {state.step}: nothing to do (a larger --max_steps goes on)")
         return 0
@@ -141,6 +156,18 @@ def explained(error: RuntimeError, config: RunConfig, model, diffusion) -> Value
     return ValueError(f"out of memory (training takes about {needed:.1f} GiB in float32): {advice}")
 
 
+def keep_layout_statistics(folder, records: list, config: RunConfig, is_resumed: bool) -> None:
+    """Leaves in the run folder what `image_sample.py --layouts sampled` draws by; of label maps that works them out."""
+    from stay_diffusion import factory
+    from stay_diffusion.sampling import layout_statistics_file
+    from stay_diffusion.sampling.layout_statistics import of_dataset
+
+    is_kept = is_resumed and (folder.path / layout_statistics_file.NAME).exists()
+    if config.model.layout_kind == "boxes" and not is_kept and not records[0].maps:
+        dataset = factory.build_dataset(records, config, augment=False)
+        layout_statistics_file.write(folder.path, of_dataset(dataset))
+
+
 def held_out(config: RunConfig) -> list:
     """The validation records; none, with a warning, where the data are too few to hold any out."""
     from stay_diffusion import factory
@@ -156,9 +183,11 @@ def held_out(config: RunConfig) -> list:
 def continued(folder, given: dict, step: int) -> RunConfig:
     """The folder's own configuration with what was given on top, where that can still change."""
     from stay_diffusion.factory import over_saved
+    from stay_diffusion.fine_tuning import settled
 
     saved = load(folder.config_file)
-    fixed = contradictions(given, saved)
+    given, fixed = settled(given, saved)
+    fixed += contradictions(given, saved)
     if fixed:
         raise ValueError(f"{folder.path} holds a run at step {step}: {'; '.join(fixed)}; choose another --logdir")
     start = Path(given.get("resume_checkpoint", ""))
@@ -170,12 +199,26 @@ def continued(folder, given: dict, step: int) -> RunConfig:
     return unflatten(RunConfig, {**flatten(saved), **over_saved(given, saved.data)})
 
 
-def started(start: str, resumed_step: int) -> str:
-    return f"continuing from step {resumed_step}" if resumed_step else f"starting from {start or 'scratch'}"
+def started(weights: Path | None, resumed_step: int) -> str:
+    return f"continuing from step {resumed_step}" if resumed_step else f"starting from {weights or 'scratch'}"
+
+
+def describe_new_names(config: RunConfig, known) -> None:
+    """What a fine-tune is to learn besides what its start knows."""
+    for kind, names, old in (
+        ("classes", config.data.classes, known.classes),
+        ("products", config.data.product_tags, known.products),
+    ):
+        if new := names[len(old) :]:
+            print(f"new {kind}, after the {len(old)} that the start knows: {', '.join(new)}")
+    if config.train.weight_decay:
+        logging.warning(
+            "--weight_decay %g: moves also the codes of names that the data lack", config.train.weight_decay
+        )
 
 
 def describe(config: RunConfig, model, diffusion, num_train: int, num_val: int) -> None:
-    from stay_diffusion.training.memory import estimate_memory, parameter_count
+    from stay_diffusion.training.memory import estimate_memory, parameter_count, trained_count
 
     names = "; ".join(
         f"{len(words)} {kind}: {', '.join(words[:NAMES_SHOWN])}{', ...' if len(words) > NAMES_SHOWN else ''}"
@@ -185,7 +228,9 @@ def describe(config: RunConfig, model, diffusion, num_train: int, num_val: int) 
     memory = estimate_memory(config, model, diffusion)
     parts = ", ".join(f"{name} {amount / 2**30:.2f}" for name, amount in memory.items())
     print(f"data: {num_train} training and {num_val} validation images; {names}")
-    print(f"model: {parameter_count(model) / 1e6:.2f} million parameters, conditioning {config.model.conditioning}")
+    count, trained = parameter_count(model), trained_count(model)
+    frozen = f", {trained / 1e6:.2f} of them trained (--freeze {config.train.freeze})" if trained < count else ""
+    print(f"model: {count / 1e6:.2f} million parameters{frozen}, conditioning {config.model.conditioning}")
     print(f"memory: about {sum(memory.values()) / 2**30:.2f} GiB in float32 ({parts})", flush=True)
 
 

@@ -1,7 +1,6 @@
 """The run folder: what is saved where, atomically; which checkpoint is the latest; strict loading."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import logging
@@ -14,10 +13,9 @@ import torch
 
 from . import flags, storage
 from .config import RunConfig
+from .lock import lock
 
 logger = logging.getLogger("stay_diffusion")
-
-_held: list = []  # open lock files
 
 
 class RunFolder:
@@ -26,7 +24,7 @@ class RunFolder:
     config.json; modelNNNNNN.pt, ema_RATE_NNNNNN.pt, optNNNNNN.pt: flat state dicts of step N; checkpointNNNNNN.sha256:
     their checksums; stateNNNNNN.pt: the data position and all else that an exact resume needs, written last, so that a
     step counts only once it is complete; model.pt and ema_RATE.pt name the latest, ema_RATE_best.pt the best by
-    validation loss.
+    validation loss. quality_gate.pt is made when samples are first scored.
     """
 
     def __init__(self, path: str | Path, url: str = ""):
@@ -81,9 +79,7 @@ class RunFolder:
         others = [name for name in files if name != "state"]
         written = [*(self.file(name, step) for name in others), self.sums(step)]
         try:
-            for name in others:
-                save_tensors(self.file(name, step), files[name])
-            sums = {self.file(name, step).name: sha256(self.file(name, step)) for name in others}
+            sums = {self.file(name, step).name: save_tensors(self.file(name, step), files[name]) for name in others}
             sums[self.file("state", step).name] = hashlib.sha256(state.getvalue()).hexdigest()
             text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
             atomic_write(self.sums(step), lambda file: file.write(text.encode()))
@@ -174,26 +170,25 @@ def told_of(path: Path):
         raise
 
 
-def save_tensors(path: Path, tensors: dict) -> None:
+def save_tensors(path: Path, tensors: dict) -> str:
+    """Written as by atomic_write; returns the checksum of the file, taken while it was written."""
+    digest = hashlib.sha256()
     try:
-        atomic_write(path, lambda file: torch.save(tensors, file))
+        atomic_write(path, lambda file: torch.save(tensors, _Summed(file, digest)))
     except RuntimeError as error:  # torch's own, where the disk is full: its zip writer hides the OSError
         raise OSError(f"{path}: cannot be written, is the disk full? ({str(error).splitlines()[0][:100]})") from None
+    return digest.hexdigest()
 
 
-def lock(folder: Path) -> None:
-    """Takes a folder for this process until it ends, however it ends; ValueError if another process has it.
+class _Summed:
+    """A file open for writing, and the checksum of what has been written: torch.save never goes back in it."""
 
-    A record lock: the loader's workers, forked from this process, do not inherit it.
-    """
-    file = open(folder / ".lock", "w")  # noqa: SIM115, closing it would release the lock
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"{folder}: another process is writing to this folder") from None
-    except OSError:
-        return  # a file system without locks
-    _held.append(file)
+    def __init__(self, file, digest):
+        self.file, self.digest, self.flush = file, digest, file.flush
+
+    def write(self, data) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
 
 
 def load_tensors(path: Path) -> dict:

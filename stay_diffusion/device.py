@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import json
 import logging
 
 import torch
 
+from .distributed import wait_for_all
 from .launchers import ALONE, World
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -14,26 +16,51 @@ AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def pick_device(name: str = "", world: World = ALONE) -> torch.device:
     """The named device, or this process's own GPU if there is one; ValueError if the named one is not there.
 
-    Processes on one node take its GPUs in their order; ValueError where there are more of them than GPUs.
+    Without a name all processes must call it: those that see the same GPUs take these in their order, and those that
+    see one each take that. ValueError where there are more of them than GPUs.
     """
+    if not name and world.size == 1:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not name:
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        if world.local_size > torch.cuda.device_count():
-            raise ValueError(
-                f"{world.local_size} processes on this node but {torch.cuda.device_count()} GPUs: start fewer, "
-                "or empty CUDA_VISIBLE_DEVICES for the CPU"
-            )
-        if world.size == 1:
-            return torch.device("cuda")
-        torch.cuda.set_device(world.local_rank)
-        return torch.device("cuda", world.local_rank)
+        own = json.dumps([world.local_rank, visible_gpus()])
+        device = own_device(world.rank, [json.loads(told) for told in wait_for_all("gpus", own)])
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        return device
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from None
     return device
+
+
+def visible_gpus() -> list[str]:
+    """The ids of the GPUs that this process sees, the same in all processes whatever each one calls them."""
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [str(torch.cuda.get_device_properties(i).uuid) for i in range(num_gpus)]
+
+
+def own_device(rank: int, of_all: list[tuple[int, list[str]]]) -> torch.device:
+    """A process's own device, by the local rank and the visible GPUs of each; ValueError where one would be shared."""
+    without = [other for other, (_, gpus) in enumerate(of_all) if not gpus]
+    if len(without) == len(of_all):
+        return torch.device("cpu")
+    if without:
+        raise ValueError(f"rank {', '.join(map(str, without))} of {len(of_all)} sees no GPU, but others do")
+    taken: dict[str, int] = {}  # each GPU by whom
+    for other in sorted(range(len(of_all)), key=lambda each: of_all[each][0]):
+        gpus = of_all[other][1]
+        free = [gpu for gpu in gpus if gpu not in taken]
+        if not free:
+            num_processes = sum(not set(gpus).isdisjoint(seen) for _, seen in of_all)
+            raise ValueError(
+                f"{num_processes} processes on this node but {len(gpus)} GPUs: start fewer, let each see one of its "
+                "own, or empty CUDA_VISIBLE_DEVICES for the CPU"
+            )
+        taken[free[0]] = other
+    (own,) = (gpu for gpu, other in taken.items() if other == rank)
+    return torch.device("cuda", of_all[rank][1].index(own))
 
 
 def resolve_precision(precision: str, use_fp16: bool, device: torch.device) -> str:

@@ -74,12 +74,18 @@ def start_group(world: World, device, timeout: float) -> None:
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=limit, **options)
 
 
-def wait_for_all(name: str) -> None:
-    """Returns once every process has come here under this name, however long that takes."""
-    if _world.size > 1:
-        _store.set(f"{name}/{_world.rank}", "")
-        while not _store.check([f"{name}/{rank}" for rank in range(_world.size)]):
-            time.sleep(0.05)
+def wait_for_all(name: str, value: str = "") -> list[str]:
+    """What every process gave, by rank, once all have come here under this name, however long that takes.
+
+    Needs no group, as `gather` does.
+    """
+    if _world.size == 1:
+        return [value]
+    names = [f"{name}/{rank}" for rank in range(_world.size)]
+    _store.set(names[_world.rank], value)
+    while not _store.check(names):
+        time.sleep(0.05)
+    return [_store.get(each).decode() for each in names]
 
 
 def sum_over_ranks(values: list[float]) -> list[float]:

@@ -9,7 +9,7 @@ from .config import DataConfig, DiffusionConfig, RunConfig
 from .data.annotations import EmptySplit, ImageRecord, Vocabulary
 from .data.checks import usable
 from .data.codings import CODINGS
-from .data.datasets import load_records, report
+from .data.datasets import NO_NAMES, load_records, report
 from .data.problems import Problem
 from .data.samples import LayoutDataset
 from .data.semantic_datasets import MODES
@@ -44,11 +44,16 @@ def build_diffusion(config: DiffusionConfig) -> GaussianDiffusion:
 
 
 def read_split(
-    data: DataConfig, split: str, problems: list[Problem] | None = None, select: bool = False
+    data: DataConfig,
+    split: str,
+    problems: list[Problem] | None = None,
+    select: bool = False,
+    known: Vocabulary | None = None,
 ) -> tuple[list[ImageRecord], Vocabulary]:
     """The records of a split, "train" or "val", and the vocabulary they are read with.
 
     With `select`, classes other than `data.classes` are left out: for choosing what to train. Else they are an error.
+    Those of `known` come first in the vocabulary.
     What cannot be used is added to `problems`, or without it treated as `data.on_bad_data` says.
     """
     if not data.data_dir:
@@ -62,6 +67,7 @@ def read_split(
         classes=data.classes,
         class_map=data.class_map,
         select=select,
+        known=known or NO_NAMES,
         val_fraction=data.val_fraction,
         id_list=_local_list(data.id_list),
         on_bad_data=data.on_bad_data,

@@ -4,6 +4,7 @@ import argparse
 import csv
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import sys
@@ -36,8 +37,9 @@ def unflatten(cls, values: dict, source: str = "config"):
             value = float(value)
         if type(value) is not type(f.default):
             raise ValueError(f"{source}: {name} is {value!r}; expected {_describe(f)}")
-        if f.metadata["choices"] and value not in f.metadata["choices"]:
-            raise ValueError(f"{source}: {name} is {value!r}; choose one of {_listed(f.metadata['choices'])}")
+        for word in value if isinstance(value, tuple) else (value,):
+            if f.metadata["choices"] and word not in f.metadata["choices"]:
+                raise ValueError(f"{source}: {name} is {word!r}; choose one of {_listed(f.metadata['choices'])}")
         _check_range(name, value, f.metadata["least"], f.metadata["most"])
         sections[section] = dataclasses.replace(sections[section], **{name: value})
     return cls(**sections)
@@ -131,13 +133,15 @@ def _parser(cls, description: str) -> argparse.ArgumentParser:
     for section in dataclasses.fields(cls):
         group = parser.add_argument_group(section.name)
         for f in dataclasses.fields(section.default):
-            default = text(f.default) or "empty"
+            default, choices = text(f.default) or "empty", f.metadata["choices"] or None
+            several = choices and isinstance(f.default, tuple)
+            any_of = f"any of {_listed(choices)}; " if several else ""
             group.add_argument(
                 f"--{f.name}",
                 type=_reader(f),
-                choices=f.metadata["choices"] or None,
-                metavar=None if f.metadata["choices"] else _describe(f).upper(),
-                help=f"{f.metadata['help']} (default: {default})".replace("%", "%%"),
+                choices=None if several else choices,
+                metavar=_describe(f).upper() if several or not choices else None,
+                help=f"{f.metadata['help']} ({any_of}default: {default})".replace("%", "%%"),
             )
     return parser
 
@@ -160,7 +164,7 @@ def _reader(f):
     if isinstance(f.default, bool):
         return _boolean
     if isinstance(f.default, tuple):
-        return _words
+        return functools.partial(_words, choices=f.metadata["choices"])
     return type(f.default)
 
 
@@ -170,10 +174,14 @@ def _boolean(text: str) -> bool:
     return text.lower()[0] in "t1y"
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _words(text: str, choices: tuple[str, ...] = ()) -> tuple[str, ...]:
     """a,b as two words; of names with commas, as in CSV files: "a, b",c."""
     line = " ".join(text.splitlines())
-    return tuple(word.strip() for word in next(csv.reader([line], skipinitialspace=True), ()) if word.strip())
+    words = tuple(word.strip() for word in next(csv.reader([line], skipinitialspace=True), ()) if word.strip())
+    for word in words if choices else ():
+        if word not in choices:
+            raise argparse.ArgumentTypeError(f"invalid choice: {word!r} (choose from {_listed(choices)})")
+    return words
 
 
 def _describe(f) -> str:

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from . import factory, flags
 from .config import RunConfig
 from .models.isla_norm import IslaNorm
-
-State = dict[str, Tensor]
+from .models.new_names import SILENT, State, silent_products
 
 # What each code base has where a flag is not given. num_classes: SDM's four data sets are told apart by it.
 KINDS: dict[str, dict] = {
@@ -21,10 +20,6 @@ DATASET_OF = {151: "ade20k", 34: "cityscapes", 19: "celeba", 183: "coco_semantic
 # No tensor's shape depends on these: a wrong value loads in silence and changes the pictures.
 UNSEEN = ("num_heads", "num_heads_upsample", "num_head_channels", "use_new_attention_order", "image_size")
 UNSEEN += ("diffusion_steps", "noise_schedule", "predict_xstart", "prediction", "rescale_timesteps")
-
-# Tables with a row for each class or product, and those of them that must say nothing at first.
-NAMED = ("conditioner.object_codes.label_embedding.weight", "conditioner.object_codes.product_embedding.weight")
-SILENT = "label_emb.weight"
 
 
 def published_config(kind: str, given: dict) -> RunConfig:
@@ -89,24 +84,7 @@ def into_isla(state: State, model: nn.Module) -> State:
             started[name] = tensor
     for name in modulated:
         started[f"{name}.project.bias"] = torch.cat([state[f"{name}.weight"] - 1, state[f"{name}.bias"]])
-    return started | _silent_products(state, started)
-
-
-def with_new_names(state: State, model: nn.Module) -> State:
-    """Weights of a model without classes and products for one that has some: their rows are the new model's own.
-
-    The product's share of the timestep embedding starts at zero, so that the output stays what it was.
-    """
-    own, grown = model.state_dict(), dict(state)
-    for name in NAMED:
-        if name in state and name in own:
-            grown[name] = torch.cat([state[name], own[name][len(state[name]) :]])
-    return grown | _silent_products(state, own)
-
-
-def _silent_products(state: State, own: State) -> State:
-    """The products' rows in the timestep embedding, zero, where a model has them and its start has not."""
-    return {SILENT: torch.zeros_like(own[SILENT])} if SILENT in own and SILENT not in state else {}
+    return started | silent_products(state, started)
 
 
 def _seen_options(state: State, config: RunConfig) -> dict[str, tuple]:

@@ -188,7 +188,7 @@ def _address_by_mpi(world: World) -> tuple[str, int]:
         ) from None
     found = MPI.COMM_WORLD.Get_size()
     if found != world.size:
-        library = MPI.Get_library_version().split()[0]
+        library = MPI.Get_library_version().splitlines()[0].partition(",")[0]
         raise ValueError(
             f"{world.launcher} started {world.size} processes, but mpi4py's library ({library}) sees {found}: use the "
             "mpiexec that belongs to it, or set MASTER_ADDR and MASTER_PORT"

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from .lock import one_at_a_time
+
 logger = logging.getLogger("stay_diffusion")
 
 CONNECTIONS = 16
@@ -53,8 +55,9 @@ def check_writable_here(flag: str, name: str) -> None:
 def local(name: str) -> Path:
     """The path itself, or of a URL, file or folder, its copy on this machine, brought up to date.
 
-    Copies are in $XDG_CACHE_HOME/stay_diffusion/remote. What has not changed there is not fetched again; what is only
-    here stays. Raises ValueError for URLs of unknown schemes, of nothing, and where the store does not answer.
+    Copies are in $XDG_CACHE_HOME/stay_diffusion/remote. What has not changed there is not fetched again, nor by several
+    processes at once; what is only here stays. Raises ValueError for URLs of unknown schemes, of nothing, and where the
+    store does not answer.
     """
     if not is_remote(name):
         return Path(name)
@@ -69,10 +72,10 @@ def local(name: str) -> Path:
 
 
 def weights(name: str) -> Path:
-    """A file of weights as `local` gives it, with the config.json beside it if there is one."""
-    if is_remote(name):
+    """A file of weights as `local` gives it, with the JSON files of a run folder beside it if they are there."""
+    for beside in ("config.json", "layout_statistics.json") if is_remote(name) else ():
         with contextlib.suppress(ValueError):
-            local(f"{name.rpartition('/')[0]}/config.json")
+            local(f"{name.rpartition('/')[0]}/{beside}")
     return local(name)
 
 
@@ -151,6 +154,12 @@ def _version(status) -> str:
 
 def _fetch(store, found: list[There], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder):
+        _fetch_missing(store, found, folder)
+    return folder
+
+
+def _fetch_missing(store, found: list[There], folder: Path) -> None:
     index = _read_index(folder)
 
     def is_here(each: There) -> bool:
@@ -181,7 +190,6 @@ def _fetch(store, found: list[There], folder: Path) -> Path:
                 list(threads.map(fetch, wanted))
         finally:
             _write_index(folder, index)
-    return folder
 
 
 def _state(path: Path) -> list[int]:

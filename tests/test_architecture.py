@@ -15,21 +15,29 @@ BASE += ["stay_diffusion.models", "stay_diffusion.distributed", "stay_diffusion.
 ALLOWED = {
     "stay_diffusion": [],
     "stay_diffusion.config": ["stay_diffusion.config"],
-    "stay_diffusion.device": ["stay_diffusion.launchers"],
+    "stay_diffusion.device": ["stay_diffusion.distributed", "stay_diffusion.launchers"],
     "stay_diffusion.flags": ["stay_diffusion.config"],
-    "stay_diffusion.storage": [],
+    "stay_diffusion.lock": [],
+    "stay_diffusion.storage": ["stay_diffusion.lock"],
     "stay_diffusion.launchers": [],
     "stay_diffusion.distributed": ["stay_diffusion.launchers"],
     "stay_diffusion.command": ["stay_diffusion.distributed"],
-    "stay_diffusion.checkpoint": ["stay_diffusion.config", "stay_diffusion.flags", "stay_diffusion.storage"],
+    "stay_diffusion.checkpoint": [f"stay_diffusion.{name}" for name in ("config", "flags", "lock", "storage")],
     "stay_diffusion.logger": ["stay_diffusion.checkpoint", "stay_diffusion.distributed", "stay_diffusion.launchers"],
     "stay_diffusion.data": ["stay_diffusion.data"],
     "stay_diffusion.diffusion": ["stay_diffusion.diffusion"],
     "stay_diffusion.models": ["stay_diffusion.models", "stay_diffusion.data.layout"],
     "stay_diffusion.training": [*BASE, "stay_diffusion.training"],
     "stay_diffusion.sampling": [*BASE, "stay_diffusion.sampling"],
+    "stay_diffusion.quality": [
+        *("stay_diffusion.config", "stay_diffusion.checkpoint", "stay_diffusion.storage", "stay_diffusion.data"),
+        *("stay_diffusion.quality", "stay_diffusion.factory"),
+    ],
     "stay_diffusion.factory": BASE,
     "stay_diffusion.import_weights": [*BASE, "stay_diffusion.factory"],
+    "stay_diffusion.fine_tuning": [*BASE, "stay_diffusion.factory"],
+    "stay_diffusion.sample_gate": [*BASE, "stay_diffusion.quality", "stay_diffusion.sampling"],
+    "stay_diffusion.sample_items": [*BASE, "stay_diffusion.factory", "stay_diffusion.sampling"],
 }
 
 

@@ -110,6 +110,15 @@ def test_zero_keeps_all_checkpoints(folder):
     assert folder.steps() == [5, 10, 15, 20]
 
 
+def test_the_best_average_outlives_the_checkpoint_that_it_is_of(folder):
+    best = folder.path / "ema_0.9_best.pt"
+    save(folder, 5, keep=1)
+    save_tensors(best, {"x": torch.full((2,), 5.0)})
+    for step in (10, 15):
+        save(folder, step, keep=1)
+    assert folder.steps() == [15] and load_tensors(best)["x"][0] == 5
+
+
 def test_dropping_an_old_checkpoint_spares_a_step_that_ends_in_its_digits(folder):
     save(folder, 10000, keep=0)
     save(folder, 1010000, keep=1)

@@ -25,12 +25,12 @@ OPTIONS = """
 --save_interval 2 --log_interval 1 --val_interval 2 --val_images 3 --preview_interval 4 --preview_images 3
 """
 STEPS = 4
-# The one picture of each rank in a step, by how many share it: flags that make the same batch of 4.
-SHARED = {1: ("--batch_size", 4), 2: ("--batch_size", 2)}
+# Flags that make the same batch of 4, by how many processes share it.
+SHARED = {1: ("--batch_size", 4), 2: ("--batch_size", 2), 4: ("--batch_size", 1)}
 BIN = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 LAUNCHERS = {
-    "mpiexec": ["mpiexec", "-n", "2", sys.executable],
-    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    "mpiexec": lambda size: ["mpiexec", "-n", size, sys.executable],
+    "torchrun": lambda size: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", size],
 }
 
 
@@ -57,9 +57,9 @@ def train_ranks(start_ranks, command):
 LOOK_OFTEN = "import stay_diffusion.distributed; stay_diffusion.distributed.LOOK_EVERY = 0.2\n"
 
 
-def launch(launcher, script, *arguments, **options):
+def launch(launcher, size, script, *arguments, **options):
     """A command started by a launcher of processes; skips where that is not installed."""
-    words = LAUNCHERS[launcher]
+    words = list(map(str, LAUNCHERS[launcher](size)))
     program = shutil.which(words[0], path=BIN)
     if program is None:
         pytest.skip(f"{words[0]} is not installed (pip install mpich)")
@@ -109,6 +109,7 @@ def distance(weights, others):
 
 
 CASES = {
+    "checkpoints in one pass": ([], ["--use_checkpoint", "True"]),
     "checkpointed pieces": (["--microbatch", 2], ["--microbatch", 1, "--use_checkpoint", "True"]),
     "a sharded optimizer": ([], ["--shard_optimizer", "True"]),
     "a sampler that learns": (["--schedule_sampler", "loss-second-moment", "--diffusion_steps", 2, "--max_steps", 7],)
@@ -152,15 +153,27 @@ def test_so_they_are_with(train_ranks, alone, tmp_path, case):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("freezing", "flags"), [("encoder", ()), ("all_but_conditioning", ("--shard_optimizer", "True"))]
+)
+def test_so_they_are_where_weights_are_frozen(train_ranks, alone, tmp_path, freezing, flags):
+    start = ["--finetune_from", alone(), "--freeze", freezing]
+    train_ranks(1, tmp_path / "one", *start)
+    train_ranks(2, tmp_path / "two", *start, *flags)
+    assert_same_run(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
 def test_the_learning_sampler_had_learnt_in_that_comparison(alone):
     # Else it would have drawn uniformly on any number of processes.
     counts = contents(alone(*CASES["a sampler that learns"][0]), 6)["state"]["timestep_sampler"]["counts"]
     assert (counts == 10).all()
 
 
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_processes_of_a_real_launcher_do_the_same(command, alone, tmp_path, launcher):
-    with launch(launcher, TRAIN, *command, *SHARED[2], "--logdir", tmp_path) as started:
+def test_processes_of_a_real_launcher_do_the_same(command, alone, tmp_path, launcher, size):
+    with launch(launcher, size, TRAIN, *command, *SHARED[size], "--logdir", tmp_path) as started:
         output, _ = started.communicate(timeout=120)
     assert started.returncode == 0, output
     assert_same_run(tmp_path, alone())
@@ -174,12 +187,12 @@ from dataclasses import replace
 import torch
 from stay_diffusion.training import train_loop
 train_step, calls = train_loop.train_step, 0
-def changed(state, config, images, layout, logger):
+def changed(state, config, images, layout, *rest, **named):
     global calls
     calls += 1
     if calls in {steps}:
         {change}
-    return train_step(state, config, images, layout, logger)
+    return train_step(state, config, images, layout, *rest, **named)
 train_loop.train_step = changed
 """
 
@@ -224,6 +237,7 @@ def test_pictures_are_neither_lost_nor_repeated_where_the_ranks_do_not_divide_wh
 @pytest.fixture(scope="module")
 def sampling(alone):
     flags = "--layouts train --num_samples 7 --batch_size 2 --num_steps 2 --s 1.5 --save_npz True --dist_timeout 5"
+    flags += " --export vott,yolo --masks True"
     return ["--model_path", alone() / "ema_0.9.pt", *flags.split()]
 
 
@@ -234,7 +248,7 @@ def samples(sampling, run_script, tmp_path_factory):
     run_script(SAMPLE, *sampling, "--results_path", "results", cwd=folder)
     made = tree(folder / "results")
     assert len([name for name in made if name.startswith("samples/") and name.endswith(".png")]) == 7
-    assert {"manifest.jsonl", "preview.png", "samples_7x8x8x1.npz"} <= made.keys()
+    assert {"manifest.jsonl", "preview.png", "samples_7x8x8x1.npz", "masks/train_00000.png"} <= made.keys()
     return made
 
 
@@ -332,6 +346,19 @@ def test_a_port_in_use_is_one_line(start_ranks, command, tmp_path):
     assert errors(outputs) == [told]
 
 
+ONE_GPU = """
+from types import SimpleNamespace
+import torch
+torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1
+torch.cuda.get_device_properties = lambda i: SimpleNamespace(uuid="GPU-1")
+"""
+
+
+def test_more_processes_than_gpus_is_one_line(train_ranks, tmp_path):
+    told = errors(train_ranks(2, tmp_path, code=1, within=30, preludes={0: ONE_GPU, 1: ONE_GPU}))
+    assert len(told) == 1 and told[0].startswith("error: 2 processes on this node but 1 GPUs: start fewer")
+
+
 def test_sigterm_to_one_process_saves_once_and_the_same_command_goes_on_bit_for_bit(train_ranks, together, tmp_path):
     term = at_step((3,), "[os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]")  # a launcher may pass it on twice
     outputs = train_ranks(2, tmp_path, preludes={1: term})
@@ -342,14 +369,17 @@ def test_sigterm_to_one_process_saves_once_and_the_same_command_goes_on_bit_for_
 
 
 @pytest.mark.slow
-def test_sigterm_to_mpiexec_saves_and_ends_with_0(command, tmp_path):
+@pytest.mark.parametrize(("launcher", "code"), [("mpiexec", 0), ("torchrun", 1)])
+def test_sigterm_to_a_launcher_saves_and_ends_with_its_own_code(command, tmp_path, launcher, code):
+    # torchrun calls it an error whatever its processes end with.
     words = [*command, *SHARED[2], "--max_steps", 1000, "--save_interval", 1000, "--logdir", tmp_path]
-    with launch("mpiexec", TRAIN, *words) as started:
+    with launch(launcher, 2, TRAIN, *words) as started:
         lines = iter(started.stdout.readline, "")
         assert any(line.startswith("step 2/") for line in lines)
         started.send_signal(signal.SIGTERM)
         rest = list(lines)
-    assert started.returncode == 0 and rest[-1].startswith("SIGTERM: saved at step "), rest
+    assert started.returncode == code, rest
+    assert sum(line.startswith("SIGTERM: saved at step ") for line in rest) == 1, rest
     assert len(RunFolder(tmp_path).steps()) == 1
 
 
@@ -402,11 +432,28 @@ def test_a_disk_that_fills_up_is_told_and_leaves_the_last_checkpoint(train_ranks
     assert RunFolder(tmp_path).steps() == [2] and not list(tmp_path.glob("*.tmp"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes to any folder")
-def test_a_folder_that_cannot_be_written_to_is_told(train_ranks, tmp_path):
+AS_ANYONE = """
+import ctypes
+numbers = ctypes.c_uint32 * 6
+assert ctypes.CDLL(None).capset(numbers(0x20080522), numbers()) == 0  # root, but without its powers
+"""
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_once(train_ranks, tmp_path):
     (tmp_path / "run").mkdir(mode=0o500)
-    (told,) = errors(train_ranks(2, tmp_path / "run", code=1, within=30))
-    assert str(tmp_path / "run") in told
+    outputs = train_ranks(2, tmp_path / "run", code=1, within=30, preludes={0: AS_ANYONE, 1: AS_ANYONE})
+    assert errors(outputs) == [f"error: [Errno 13] Permission denied: '{tmp_path / 'run/.lock'}'"]
+
+
+@pytest.mark.slow
+def test_one_that_becomes_so_while_training_leaves_the_last_checkpoint(train_ranks, tmp_path):
+    close = AS_ANYONE + at_step((4,), f"os.chmod({str(tmp_path)!r}, 0o500)")
+    (told,) = errors(train_ranks(2, tmp_path, code=1, within=30, preludes={0: close}))
+    assert told.startswith(f"error: [Errno 13] Permission denied: '{tmp_path}/")
+    tmp_path.chmod(0o700)
+    assert RunFolder(tmp_path).latest() == 2
+    train_ranks(2, tmp_path)
+    assert RunFolder(tmp_path).latest() == STEPS
 
 
 @pytest.mark.slow

@@ -14,15 +14,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
 PAGES += sorted((ROOT / "datasets").glob("*.md"))
 OF_LAUNCHERS = {"--nodes", "--nnodes", "--node", "--nproc", "--master", "--rdzv", "--gpus", "--gpu"}
-OF_LAUNCHERS |= {"--signal", "--requeue"}  # each up to its second hyphen
+OF_LAUNCHERS |= {"--signal", "--requeue", "--shutdown"}  # each up to its second hyphen
 CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
 for script, name in (
     ("evaluations/nll.py", "NllRun"),
+    ("evaluations/evaluate.py", "EvaluateRun"),
+    ("evaluations/train_features.py", "FeaturesRun"),
     ("evaluations/train_detector.py", "TrainDetector"),
     ("evaluations/detector_gain.py", "DetectorGain"),
     ("scripts/import_weights.py", "ImportRun"),
     ("scripts/check_data.py", "CheckRun"),
     ("scripts/browse_data.py", "BrowseRun"),
+    ("scripts/merge_datasets.py", "MergeRun"),
 ):
     sys.path.insert(0, str((ROOT / script).parent))  # a script finds its neighbours
     CONFIGS[script] = runpy.run_path(str(ROOT / script))[name]

@@ -9,6 +9,7 @@ import pytest
 from stay_diffusion import config, flags
 from stay_diffusion.config import RunConfig, SampleRun
 from stay_diffusion.data.datasets import DATASETS
+from stay_diffusion.data.exports import EXPORTS
 from stay_diffusion.data.samples import MAX_OBJECTS_POLICIES
 from stay_diffusion.data.transforms import CROP_POLICIES
 from stay_diffusion.diffusion.prediction import X_START_FROM
@@ -16,6 +17,7 @@ from stay_diffusion.diffusion.samplers import SAMPLERS
 from stay_diffusion.diffusion.schedules import SCHEDULES
 from stay_diffusion.diffusion.timestep_sampler import TIMESTEP_SAMPLERS
 from stay_diffusion.models.unet import CONDITIONINGS
+from stay_diffusion.training.freezing import FREEZES
 
 ROOT = Path(__file__).resolve().parents[1]
 FROZEN = json.loads((ROOT / "tests/golden/flags.json").read_text())
@@ -30,6 +32,8 @@ def fields_of(cls):
 def other_value(f):
     """A value of the option that is not its default."""
     if f.metadata["choices"]:
+        if isinstance(f.default, tuple):
+            return f.metadata["choices"][1:]
         return next((c for c in f.metadata["choices"] if c != f.default), f.default)
     if isinstance(f.default, bool):
         return not f.default
@@ -86,7 +90,9 @@ def test_every_option_survives_flag_to_json_to_flag(script, tmp_path):
         (config.DiffusionConfig, "noise_schedule", SCHEDULES),
         (config.DiffusionConfig, "prediction", X_START_FROM),
         (config.TrainConfig, "schedule_sampler", TIMESTEP_SAMPLERS),
+        (config.TrainConfig, "freeze", FREEZES),
         (config.SampleConfig, "sampler", SAMPLERS),
+        (config.SampleConfig, "export", EXPORTS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -140,6 +146,17 @@ def test_names_with_commas_are_quoted(typed, names):
     run, _, _ = flags.parse(RunConfig, "", ["--classes", typed])
     assert run.data.classes == names
     assert flags.parse(RunConfig, "", ["--classes", flags.text(names)])[0].data.classes == names
+
+
+def test_a_word_that_is_no_choice_of_an_option_of_several_is_named_with_the_choices(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        flags.parse(SampleRun, "", ["--export", "vott,cocoa"])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1
+    assert "--export: invalid choice: 'cocoa' (choose from vott, coco, voc, yolo)" in error
+    with pytest.raises(ValueError, match="export is 'cocoa'; choose one of vott, coco, voc, yolo"):
+        flags.unflatten(SampleRun, {"export": ["vott", "cocoa"]})
+    assert flags.parse(SampleRun, "", ["--export", "yolo,coco"])[0].sample.export == ("yolo", "coco")
 
 
 def test_a_blank_argument_is_dropped_with_a_note(capsys):

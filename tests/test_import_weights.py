@@ -14,8 +14,9 @@ from stay_diffusion.data.annotations import Vocabulary
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.diffusion.guidance import classifier_free
 from stay_diffusion.flags import flatten
-from stay_diffusion.import_weights import into_isla, misfits, published_config, to_ours, with_new_names
+from stay_diffusion.import_weights import into_isla, misfits, published_config, to_ours
 from stay_diffusion.models.isla_norm import IslaNorm
+from stay_diffusion.models.new_names import with_new_names
 from stay_diffusion.models.object_masks import MaskNet
 from stay_diffusion.models.unet import UNet
 
@@ -237,20 +238,13 @@ def test_rows_for_new_names_are_added_and_the_output_stays():
     start = into_isla(state, nameless)
     model = model_of(factory.with_vocabulary(isla, Vocabulary(("spot", "line"), ("A", "B"))), trained=False)
     own: dict[str, Tensor] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    grown = with_new_names(start, model)
+    grown = with_new_names(start, model, 0, 0)
     load_weights(model, Path("start.pt"), grown)
-    for table, old in (("label_embedding", 1), ("product_embedding", 2)):
-        name = f"conditioner.object_codes.{table}.weight"
-        assert torch.equal(grown[name][:old], start[name]) and torch.equal(grown[name][old:], own[name][old:])
+    labels, products = (f"conditioner.object_codes.{kind}_embedding.weight" for kind in ("label", "product"))
+    assert torch.equal(grown[labels], torch.cat([start[labels], own[labels][1:]]))
+    assert torch.equal(grown[products], torch.cat([start[products], start[products][1] + own[products][2:]]))
     assert not model.label_emb.weight.any()
     expected = model_of(config)
     with torch.no_grad():
         for layout in LAYOUTS.values():
             assert_close(model(X, T, layout), expected(X, T), rtol=0, atol=1e-5 * expected(X, T).abs().max().item())
-
-
-def test_weights_that_have_their_names_are_left_alone():
-    _, model = started({})
-    state = model.state_dict()
-    grown = with_new_names(state, model)
-    assert grown.keys() == state.keys() and all(torch.equal(grown[name], state[name]) for name in state)

@@ -1,8 +1,11 @@
 """Which process this is, by each launcher's variables, and where processes meet; without starting any."""
 
+import json
 import os
 import socket
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -159,6 +162,49 @@ def test_other_nodes_are_never_told_an_address_that_means_themselves(monkeypatch
     assert launchers._own_address() == told
 
 
+@pytest.fixture
+def mpi(monkeypatch):
+    """mpi(size) -> what its processes were told: an mpi4py whose library sees so many."""
+
+    def build(size):
+        told = []
+        world = SimpleNamespace(Get_size=lambda: size, bcast=lambda value, root: told.append((value, root)) or value)
+        library = SimpleNamespace(
+            COMM_WORLD=world, Get_library_version=lambda: "Open MPI v5.0.3, package: Debian\nmore"
+        )
+        monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=library))
+        return told
+
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    return build
+
+
+def test_where_rank_0_is_goes_to_other_nodes_by_mpi(mpi):
+    told = mpi(4)
+    address, port = launchers._address_by_mpi(World(0, 4, 0, 2, "MPICH"))
+    assert told == [((address, port), 0)] and address == launchers._own_address() and 0 < port < 65536
+    launchers._address_by_mpi(World(3, 4, 1, 2, "MPICH"))
+    assert told[1] == (None, 0)
+
+
+def test_a_launcher_of_another_mpi_than_mpi4py_s_is_one_line(mpi):
+    mpi(1)
+    with pytest.raises(ValueError) as error:
+        launchers.meet(World(0, 4, 0, 2, "MPICH"), timeout=1)
+    told = (
+        "MPICH started 4 processes, but mpi4py's library (Open MPI v5.0.3) sees 1: use the mpiexec that belongs to it"
+    )
+    assert str(error.value) == told + ", or set MASTER_ADDR and MASTER_PORT"
+
+
+def test_several_nodes_without_mpi4py_say_what_to_do(mpi, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(
+        ValueError, match=r"several nodes meet through mpi4py \(.*\), or at MASTER_ADDR and MASTER_PORT"
+    ):
+        launchers.meet(World(0, 4, 0, 2, "MPICH"), timeout=1)
+
+
 def test_siblings_meet_by_one_file_and_others_by_another(monkeypatch, tmp_path):
     monkeypatch.setattr(launchers.tempfile, "gettempdir", lambda: str(tmp_path))
     mine = launchers._meeting_file()
@@ -189,20 +235,64 @@ def test_only_a_port_that_someone_listens_on_answers():
 
 
 class TestGpus:
+    """Processes that tell one another which GPUs they see: (local rank, their names) of each rank."""
+
     @pytest.fixture(autouse=True)
-    def two_gpus(self, monkeypatch):
-        self.chosen = []
-        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-        monkeypatch.setattr("torch.cuda.set_device", self.chosen.append)
+    def pretended(self, monkeypatch):
+        self.seen, self.chosen = ["a", "b"], []
+        monkeypatch.setattr("torch.cuda.is_available", lambda: bool(self.seen))
+        monkeypatch.setattr("torch.cuda.device_count", lambda: len(self.seen))
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda i: SimpleNamespace(uuid=self.seen[i]))
+        monkeypatch.setattr("torch.cuda.set_device", lambda device: self.chosen.append(device.index))
+        monkeypatch.setattr("stay_diffusion.device.wait_for_all", self.tell)
 
-    def test_each_process_of_a_node_takes_its_own(self):
-        devices = [pick_device(world=World(rank, 4, rank % 2, 2)) for rank in range(4)]
-        assert [device.index for device in devices] == [0, 1, 0, 1] == self.chosen
+    def tell(self, name, value):
+        assert json.loads(value) in [list(each) for each in self.of_all]
+        return [json.dumps(each) for each in self.of_all]
 
-    def test_more_processes_than_gpus_is_one_line(self):
-        with pytest.raises(ValueError, match="3 processes on this node but 2 GPUs: start fewer"):
-            pick_device(world=World(0, 3, 0, 3))
+    def pick(self, of_all):
+        """What each process takes, by rank."""
+        self.of_all, self.chosen[:], taken = of_all, [], []
+        for rank, (local_rank, self.seen) in enumerate(of_all):
+            taken.append(pick_device(world=World(rank, len(of_all), local_rank, len(of_all))))
+        assert self.chosen == [device.index for device in taken if device.type == "cuda"]
+        return [str(device) for device in taken]
 
-    def test_a_process_alone_takes_the_current_one(self):
+    def test_of_those_that_all_see_each_process_of_a_node_takes_its_own(self):
+        nodes = [(0, ["a", "b"]), (1, ["a", "b"]), (0, ["c", "d"]), (1, ["c", "d"])]
+        assert self.pick(nodes) == ["cuda:0", "cuda:1"] * 2
+
+    def test_they_go_by_the_rank_on_their_node(self):
+        in_turn = [(0, ["a", "b"]), (0, ["c", "d"]), (1, ["a", "b"]), (1, ["c", "d"])]
+        assert self.pick(in_turn) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+        assert self.pick([(1, ["a", "b"]), (0, ["a", "b"])]) == ["cuda:1", "cuda:0"]
+
+    def test_a_process_that_sees_one_of_its_own_takes_that(self):
+        assert self.pick([(0, ["a"]), (1, ["b"]), (2, ["c"])]) == ["cuda:0"] * 3
+
+    def test_those_that_see_two_each_of_four_share_them_so(self):
+        assert (
+            self.pick([(0, ["a", "b"]), (1, ["a", "b"]), (2, ["c", "d"]), (3, ["c", "d"])]) == ["cuda:0", "cuda:1"] * 2
+        )
+
+    @pytest.mark.parametrize(
+        ("of_all", "told"),
+        [
+            ([(0, ["a", "b"]), (1, ["a", "b"]), (2, ["a", "b"])], "3 processes on this node but 2 GPUs: start fewer"),
+            ([(0, ["a"]), (1, ["a"]), (2, ["b"])], "2 processes on this node but 1 GPUs: start fewer, let each see"),
+            ([(0, ["a"]), (1, []), (2, [])], "rank 1, 2 of 3 sees no GPU, but others do"),
+        ],
+    )
+    def test_too_few_are_one_line_and_the_same_for_all(self, of_all, told):
+        for rank in range(len(of_all)):
+            self.of_all, self.seen = of_all, of_all[rank][1]
+            with pytest.raises(ValueError) as error:
+                pick_device(world=World(rank, 3, rank, 3))
+            assert str(error.value).startswith(told) and "\n" not in str(error.value)
+        assert not self.chosen
+
+    def test_without_any_all_take_the_processor(self):
+        assert self.pick([(0, []), (1, [])]) == ["cpu", "cpu"]
+
+    def test_a_process_alone_takes_the_current_one_and_asks_nobody(self):
         assert pick_device().index is None and not self.chosen

@@ -94,6 +94,31 @@ def test_what_has_not_changed_is_not_fetched_again(store, there):
     assert texts(copy) == {"a.txt": "1", "b.txt": "22", "c.txt": "3"} and len(store.copied) == 2
 
 
+FETCHING = """
+import sys, time
+fetch = StandIn.copy
+
+def slow(self, source, target, overwrite):
+    print(source, flush=True)
+    time.sleep(0.3)
+    fetch(self, source, target, overwrite)
+
+StandIn.copy = slow
+storage.STORES["near"] = lambda: StandIn(sys.argv[1])
+storage.local("near://data")
+"""
+
+
+def test_of_several_processes_one_fetches_and_the_others_wait_for_it(store, there, tmp_path):
+    fill(there, data__a="1", data__b="2")
+    words = [sys.executable, "-c", STAND_IN + FETCHING, str(there)]
+    started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    fetched = "".join(process.communicate(timeout=60)[0] for process in started).split()
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert sorted(fetched) == ["near://data/a.txt", "near://data/b.txt"]
+    assert texts(storage.copy_of("near://data")) == {"a.txt": "1", "b.txt": "2"}
+
+
 def test_a_copy_that_was_spoilt_here_is_fetched_again(store, there):
     fill(there, data__a="right")
     copy = storage.local("near://data")

@@ -20,7 +20,8 @@ PRESETS = [ROOT / f"scripts/configs/{name}.json" for name in ("coco_128", "coco_
 SMALL = {"IMAGE_SIZE": 16, "NUM_CHANNELS": 32, "NUM_RES_BLOCKS": 1, "CHANNEL_MULT": "1,1", "BATCH_SIZE": 2}
 SMALL |= {"TRAIN_STEPS": 2, "FINETUNE_STEPS": 1, "NUM_SAMPLES": 2, "LPIPS_SIZE": 32}
 SMALL |= {"OMP_NUM_THREADS": 1, "OPENAI_LOG_FORMAT": "stdout,log,csv"}
-CHECKPOINT = ["config.json", "ema_0.9999.pt", "ema_0.9999_best.pt", "log.txt", "model.pt", "previews", "progress.csv"]
+CHECKPOINT = ["config.json", "ema_0.9999.pt", "ema_0.9999_best.pt", "layout_statistics.json", "log.txt", "model.pt"]
+CHECKPOINT += ["previews", "progress.csv"]
 RUNS = [f"run{i}" for i in range(5)]
 
 
@@ -160,6 +161,18 @@ def test_a_training_that_was_asked_to_stop_is_not_fine_tuned(here):
     ended = run("sdi.sh", here, PYTHON=here / "stopped.sh", NAME="stopped")
     assert ended.stderr == "OUTPUT/stopped: stopped at step 1 of 2; the same command continues\n"
     assert ended.returncode != 0 and not (here / "OUTPUT/stopped-FINETUNE").exists()
+
+
+def test_several_processes_share_the_measures_too(here):
+    (here / "mpiexec").write_text('#!/bin/sh\necho mpiexec "$@"\n')
+    (here / "mpiexec").chmod(0o755)
+    settings = {"NAME": "shared", "PROCESSES": "3", "PYTHON": "py", "FIRST": "first", "RESULTS": "results"}
+    words = ["bash", "-c", f'. "{ROOT}/scripts/chain.sh"; measure generated --flag 1']
+    environment = {**os.environ, **settings, "PATH": f"{here}:{os.environ['PATH']}"}
+    ended = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True)
+    fid, lpips = ended.stdout.splitlines()
+    assert fid == f"mpiexec -n 3 py {ROOT}/evaluations/test_with_FID.py first/images generated"
+    assert lpips == f"mpiexec -n 3 py {ROOT}/evaluations/lpips.py results --flag 1" and ended.returncode == 0
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)

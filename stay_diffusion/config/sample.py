@@ -12,8 +12,29 @@ class SampleConfig:
     num_samples: int = option(0, "images to make; 0: one per layout", least=0)
     num_runs: int = option(1, "this many times, in run0, run1 ... of results_path, each with other noise", least=1)
     batch_size: int = option(16, "images at a time (does not change them)", least=1)
-    layouts: str = option("val", "val, train, or a file: a VoTT export or lines of JSON")
+    layouts: str = option("val", "val, train, sampled, or a file: a VoTT export or lines of JSON")
     is_train: bool = option(False, "the tradition's name for --layouts train")
+    insert_into: str = option(
+        "",
+        "put the layouts' objects into whole pictures, at their own size: a folder of good ones (below folders named "
+        "after products, if there are several), or train or val, whose labels stay",
+    )
+    edit: str = option("", "one picture to put the objects of --layout into")
+    layout: str = option("", "with --edit: a file with one layout (--layouts FILE)")
+    box_margin: float = option(0.15, "share of a box's longer side by which insertion may change around it", least=0)
+    num_resamples: int = option(4, "insertion: how often each step is gone, to fit the surroundings", least=1)
+    class_balance: tuple = option(
+        ("data",), "classes of sampled objects: data, uniform, or their shares as CLASS=WEIGHT,... and no others"
+    )
+    rare_first: bool = option(False, "sampled classes: balance them together with the training data's, rare ones first")
+    good_parts: float = option(-1.0, "share of sampled layouts without objects; -1: as in the data", least=-1, most=1)
+    no_overlap: bool = option(False, "sampled objects do not overlap: one that finds no place is left out")
+    reject_below: float = option(
+        0.0, "quality gate: draw images with a box of a lower score, 0 to 1, again; 0: no gate", least=0, most=1
+    )
+    reject_copies: bool = option(False, "quality gate: draw near-copies of training objects again")
+    max_attempts: int = option(5, "quality gate: draws of an image; one that never passes is left out", least=1)
+    report: bool = option(False, "also report.html: the best and the worst, figures, training pictures most alike")
     s: float = option(1.0, "guidance scale: 1 is off (a model trained with drop_rate can go higher)")
     sampler: str = option("dpmpp_2m", "how to get from noise to images", ("ddpm", "ddim", "dpmpp_2m", "heun"))
     num_steps: int = option(20, "sampling steps, even in log-SNR (timestep_respacing: other spacings)", least=1)
@@ -23,6 +44,10 @@ class SampleConfig:
     seed: int = option(0, "image i is drawn from (seed, i), whatever the batch size", least=0, most=2**63 - 1)
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
     use_fp16: bool = option(False, "the tradition's name for --precision fp16; fp32 on a CPU")
+    export: tuple = option(
+        ("vott",), "labels for the samples, each a data set of its own", ("vott", "coco", "voc", "yolo")
+    )
+    masks: bool = option(False, "also weak masks: what the objects changed in the same picture without them")
     save_npz: bool = option(False, "also write samples_NxHxWxC.npz")
     dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
     device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")

@@ -9,7 +9,19 @@ from .option import numbers, option
 class TrainConfig:
     logdir: str = option("", "run folder; empty: $OPENAI_LOGDIR, else OUTPUT/stay_diffusion")
     is_train: bool = option(True, "False: train on the validation split")
-    resume_checkpoint: str = option("", "weights to start a fine-tune from (a run continues by the same command)")
+    resume_checkpoint: str = option(
+        "", "weights to start from, with their classes (a run continues by the same command)"
+    )
+    finetune_from: str = option(
+        "",
+        "run folder (its averages, the best if kept) or weights to start from, for data with new classes or products",
+    )
+    freeze: str = option(
+        "none",
+        "weights that a fine-tune leaves as they are: the encoder's with the timestep's, or all but codes, masks and "
+        "the norms' projections",
+        ("none", "encoder", "all_but_conditioning"),
+    )
     max_steps: int = option(0, "stop after this many steps; 0: lr_anneal_steps, or for ever", least=0)
     batch_size: int = option(1, "images per step and rank", least=1)
     microbatch: int = option(-1, "images per forward pass; -1: batch_size", least=-1)

@@ -73,6 +73,18 @@ class Vocabulary:
     products: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
+    def extended(self, new: "Vocabulary") -> "Vocabulary":
+        """These names with the labels they have, then those that only `new` has, and what it leaves out."""
+        classes, products = (
+            tuple(dict.fromkeys((*known, *more)))
+            for known, more in ((self.classes, new.classes), (self.products, new.products))
+        )
+        for name in new.classes + new.products:
+            if name in classes and name in products:
+                known, now = ("class", "product") if name in self.classes else ("product", "class")
+                raise AnnotationError(f"{name!r} is a {known} of the trained model, but a {now} of the data")
+        return Vocabulary(classes, products, new.left_out)
+
     def label_of(self, record: ImageRecord, box: Box) -> int:
         if box.label not in self.classes:
             raise AnnotationError(self.unknown(record, box))

@@ -1,7 +1,7 @@
 """What the ids in label maps mean: those of the published data sets, and those that a data set names itself."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +12,7 @@ from stay_diffusion.data import class_names
 Ids = NDArray[np.int32]
 
 NO_INSTANCE, NO_OBJECT = -1, -2
+NOT_IN_MAPS = -1
 NUM_COCO_THINGS = 91
 BACKGROUND = "background"  # id 0 where a data set names its own classes
 
@@ -20,9 +21,10 @@ BACKGROUND = "background"  # id 0 where a data set names its own classes
 class Coding:
     """What the ids of a data set's maps mean: class i of `classes` has label i + 1 and stands in files as `ids[i]`.
 
-    `source` is what says so, for messages. `void` classes are never objects, nor are parts that take less than
-    `smallest` of the picture's area. `number` gives, from labels and raw instance ids (H, W), each pixel's instance,
-    NO_INSTANCE where the raw id names none, or NO_OBJECT where the pixel is to be left out.
+    NOT_IN_MAPS is the id of classes that only a model knows. `source` is what says so, for messages. `void` classes are
+    never objects, nor are parts that take less than `smallest` of the picture's area. `number` gives, from labels and
+    raw instance ids (H, W), each pixel's instance, NO_INSTANCE where the raw id names none, or NO_OBJECT where the
+    pixel is to be left out.
     """
 
     source: str
@@ -36,8 +38,15 @@ class Coding:
     def labels(self) -> Ids:
         """Label by id, 0 where the id has none."""
         table = np.zeros(max(self.ids) + 1, dtype=np.int32)
-        table[list(self.ids)] = np.arange(1, len(self.ids) + 1)
+        for label, value in enumerate(self.ids, 1):
+            if value != NOT_IN_MAPS:
+                table[value] = label
         return table
+
+    def with_labels_of(self, classes: Sequence[str]) -> "Coding":
+        """The same ids for a model whose classes, these among them, are others or in another order."""
+        id_of = dict(zip(self.classes, self.ids, strict=True))
+        return replace(self, classes=tuple(classes), ids=tuple(id_of.get(name, NOT_IN_MAPS) for name in classes))
 
     @cached_property
     def void_labels(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,6 @@ from stay_diffusion.data.annotations import (
     build_vocabulary,
     find_product_tags,
 )
-from stay_diffusion.data.codings import Coding
 from stay_diffusion.data.formats import coco, image_folder, voc, vott, vott_csv, yolo
 from stay_diffusion.data.formats.plain_boxes import log_problems
 from stay_diffusion.data.problems import LEFT_OUT, Problem
@@ -27,6 +27,7 @@ Reader = Callable[[Path, Path | None, list[Problem]], tuple[list[ImageRecord], l
 
 PRODUCTS_DRAWN = ("sdi", "voc", "yolo")  # where a product is a tag like any other, over the whole picture
 PROBLEMS_SHOWN = 3
+NO_NAMES = Vocabulary(())
 
 
 class Found(NamedTuple):
@@ -47,6 +48,7 @@ def load_records(
     classes: Sequence[str] = (),
     class_map: Sequence[str] = (),
     select: bool = False,
+    known: Vocabulary = NO_NAMES,
     val_fraction: float = 0.1,
     id_list: str = "",
     on_bad_data: str = "error",
@@ -62,7 +64,8 @@ def load_records(
     folders and classes. `coco_filter` holds what coco_stuff.read takes.
 
     `class_map` has the tags that are read as other names or left out. With `select`, tags other than `classes` and
-    products are left out and named in the vocabulary; else they are an AnnotationError.
+    products are left out and named in the vocabulary; else they are an AnnotationError. The names of `known` come
+    first in the vocabulary, whether the data have them or not, and stay what they are, classes or products.
 
     What cannot be used is skipped and added to `problems`; without it, it is counted in warnings and, unless
     `on_bad_data` is "skip", an AnnotationError. So are missing and empty folders and splits, and unknown tags.
@@ -74,8 +77,11 @@ def load_records(
             if value:
                 shown = value if flag == "image_dir" else ",".join(value)
                 raise ValueError(f"--{flag} {shown}: --dataset_mode {mode} has none")
-        vocabulary = _names_of_map(semantic_datasets.coding_of(mode, data_dir), classes)
-        records = semantic_datasets.read(mode, data_dir, split)
+        vocabulary, coding = semantic_datasets.names_of_map(semantic_datasets.coding_of(mode, data_dir), classes, known)
+        records = [
+            replace(record, maps=replace(record.maps, coding=coding))
+            for record in semantic_datasets.read(mode, data_dir, split)
+        ]
         is_split = is_named or semantic_datasets.place_of(mode, data_dir, split).is_split
         return _of_split(records, data_dir, split, names, None if is_split else val_fraction), vocabulary
     if not data_dir.exists():  # one annotation file is as good as a folder
@@ -95,23 +101,36 @@ def load_records(
     if not classes or select:
         named = dict.fromkeys(sorted({record.product for record in records if record.product}))
         whole = find_product_tags(records) if mode in PRODUCTS_DRAWN else ()
-        product_tags = product_tags or (*(tag for tag in whole if tag not in classes), *named)
+        product_tags = product_tags or (*(tag for tag in whole if tag not in (*classes, *known.classes)), *named)
+        product_tags = tuple(dict.fromkeys((*product_tags, *(tag for tag in known.products if tag in drawn))))
         if not named:  # files that name products need not show all of them, in a small val folder say
             _check_product_tags(product_tags, records, drawn)
     if classes and select:
         left_out = tags.others(records, drawn, classes, product_tags)
         records, drawn = tags.apply_map(records, drawn, [f"{tag}=" for tag in left_out])
+    known.extended(Vocabulary((), product_tags))  # a class of the model's is no product
     records = assign_products(records, product_tags)
     if classes or fixed:
         vocabulary = Vocabulary(tuple(classes or fixed), tuple(product_tags), left_out)
     else:
         vocabulary = build_vocabulary(records, drawn, product_tags)
+    vocabulary = known.extended(vocabulary)
 
     # After the vocabulary, so that both splits share one.
     names = None if mode == "coco" else names
     records = _of_split(records, data_dir, split, names, None if is_split or is_named else val_fraction)
     _check_names(records, vocabulary)
     return records, vocabulary
+
+
+def names_of(
+    mode: str, data_dir: Path, split: str, image_dir: Path | None = None, class_map: Sequence[str] = ()
+) -> list[str]:
+    """Every name that the labels of a split know, drawn or not, products too, in the data's order."""
+    found = _read(mode, data_dir, split, image_dir, [], {})
+    records, drawn = tags.apply_map(found.records, found.tags, class_map)
+    shown = (name for r in records for name in (*(box.label for box in r.boxes), r.product) if name)
+    return list(dict.fromkeys([*drawn, *shown]))
 
 
 def _of_split(
@@ -195,17 +214,6 @@ def report(data_dir: Path, problems: Sequence[Problem], on_bad_data: str) -> Non
         first = "; ".join(f"{p.file}: {p.kind}: {p.detail}" for p in broken[:PROBLEMS_SHOWN])
         more = f" and {len(broken) - PROBLEMS_SHOWN} more" if len(broken) > PROBLEMS_SHOWN else ""
         raise AnnotationError(f"{first}{more}; --on_bad_data skip trains without them")
-
-
-def _names_of_map(coding: Coding, classes: Sequence[str]) -> Vocabulary:
-    """The names given, if they are the data set's or mere numbers (class_1 ...), else the data set's own."""
-    own = coding.classes
-    for label, (known, name) in enumerate(zip(classes, own, strict=False), 1):
-        if known not in (name, f"class_{label}"):
-            raise AnnotationError(f"{coding.source}: its class {label} is {name!r}, but the model's is {known!r}")
-    if classes and len(classes) < len(own):
-        raise AnnotationError(f"{coding.source}: has {len(own)} classes, but the model knows {len(classes)}")
-    return Vocabulary(tuple(classes or own))
 
 
 def _check_product_tags(product_tags: Sequence[str], records: Sequence[ImageRecord], drawn: Sequence[str]) -> None:

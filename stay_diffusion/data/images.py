@@ -73,22 +73,22 @@ def read_picture(
     assert channels in (1, 3)
     try:
         # Not Image.open(path): mapping the file into memory, Pillow 12 garbles a sideways TIFF.
-        with _opened(path) as file, Image.open(file, formats=FORMATS) as image:
+        with opened(path) as file, Image.open(file, formats=FORMATS) as image:
             as_stored = not upright or Image.Image.getexif(image).get(ORIENTATION, 1) == 1
             if image.format == "JPEG" and as_stored:
                 width, height = image.size
                 factor = reduction(width, height)
                 if factor > 1:
                     image.draft("L" if channels == 1 else None, (max(width // factor, 1), max(height // factor, 1)))
-                reduced = _converted(image, channels, value_range, factor // _scale(image))
+                reduced = converted(image, channels, value_range, factor // _scale(image))
             else:
                 turned = ImageOps.exif_transpose(image) if upright else image
                 width, height = turned.size
                 factor = reduction(width, height)
-                reduced = _converted(turned, channels, value_range, factor)
+                reduced = converted(turned, channels, value_range, factor)
             return Picture(reduced, width, height, (0, 0, reduced.width * factor, reduced.height * factor))
     except Exception as error:  # decoders raise nearly every type on broken files
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def find_pictures(folder: Path) -> list[Path]:
@@ -112,14 +112,14 @@ def visible(folder: Path) -> Iterator[Path]:
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height of the upright picture, from the file's header only."""
     try:
-        with _opened(path) as file, Image.open(file, formats=FORMATS) as image:
+        with opened(path) as file, Image.open(file, formats=FORMATS) as image:
             # A TIFF's `size` is already upright in some versions of Pillow; its tags never are.
             tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
             width, height = (tags[TIFF_WIDTH], tags[TIFF_HEIGHT]) if tags else image.size
             # Not image.getexif(): for PNG that decodes the whole picture in search of a later chunk.
             sideways = Image.Image.getexif(image).get(ORIENTATION) in SIDEWAYS
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return (height, width) if sideways else (width, height)
 
 
@@ -139,7 +139,8 @@ def to_pil(tensor: Tensor) -> Image.Image:
     return Image.fromarray(values[0].numpy() if len(values) == 1 else values.permute(1, 2, 0).contiguous().numpy())
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
+    """The file, if it is one."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError("not a file")  # opening a pipe would wait for ever
     return open(path, "rb")
@@ -150,7 +151,8 @@ def _scale(image: Image.Image) -> int:
     return image.decoderconfig[0] if image.decoderconfig else 1
 
 
-def _converted(image: Image.Image, channels: int, value_range: Range | None, factor: int) -> Image.Image:
+def converted(image: Image.Image, channels: int, value_range: Range | None = None, factor: int = 1) -> Image.Image:
+    """An open picture of any mode as `read_picture` gives it: L, RGB, or F in 0..255, made smaller by `factor`."""
     if image.mode in WHITE:
         image = _deep_grey(image, value_range)
     elif image.mode != "L":
@@ -179,7 +181,8 @@ def _opaque(image: Image.Image) -> Image.Image:
     return image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
 
 
-def _unreadable(path: Path, error: Exception) -> ImageError:
+def unreadable(path: Path, error: Exception) -> ImageError:
+    """Why a picture cannot be read, in one line that names it."""
     if isinstance(error, FileNotFoundError):
         return ImageError(f"{path}: no such image")
     if isinstance(error, UnidentifiedImageError):

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from stay_diffusion.data import transforms
 from stay_diffusion.data.annotations import AnnotationError, ImageRecord, Vocabulary
 from stay_diffusion.data.formats import semantic_map
-from stay_diffusion.data.images import Picture, Range, read_picture, to_tensor
+from stay_diffusion.data.images import Picture, Range, image_size, read_picture, to_tensor
 
 MAX_OBJECTS_POLICIES = ("error", "largest", "random")
 
@@ -110,17 +110,44 @@ class LayoutDataset(Dataset):
         size = self.image_size if transforms.CROP_POLICIES[self.crop_policy] in transforms.SHOWN else ""
         return f"{self.image_channels} {self.value_range} {self.crop_policy} {size}"
 
-    def see(self, index: int, epoch: int) -> Seen:
-        """What epoch `epoch` shows of record `index`."""
-        record, rng = self.records[index], np.random.default_rng((self.seed, epoch, index))
+    def whole(self, index: int) -> tuple[Picture, np.ndarray, np.ndarray, semantic_map.Maps | None]:
+        """A record's picture before it is cut, boxes (N, 4) in its file's pixels and labels (N,) of all drawn on it."""
+        record = self.records[index]
         picture = self.picture_of(record)
         maps = semantic_map.read(record.maps) if record.maps else None
         _check_size(record, (picture.width, picture.height), maps)
-        boxes, labels = self._drawn(index, maps)
-        somewhere = self.background_rate and rng.random() < self.background_rate
-        policy = transforms.anywhere if somewhere else transforms.CROP_POLICIES[self.crop_policy]
+        return picture, *self._drawn(index, maps), maps
+
+    def see(self, index: int, epoch: int) -> Seen:
+        """What epoch `epoch` shows of record `index`."""
+        record, rng = self.records[index], self._rng(index, epoch)
+        picture, boxes, labels, maps = self.whole(index)
+        policy = self._policy(rng)
         cut = transforms.apply(picture, boxes, policy, self.image_size, self.min_visible, self.random_flip, rng)
         return Seen(boxes, labels, cut, self._limit(record, cut.boxes, rng), maps)
+
+    def layout(self, index: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (n, 4) and labels (n,) of a sample, without reading its picture."""
+        rng = self._rng(index, epoch)
+        (width, height), boxes, labels = self.annotation(index)
+        policy = self._policy(rng)
+        framing = transforms.frame(
+            width, height, boxes, policy, self.image_size, self.min_visible, self.random_flip, rng
+        )
+        chosen = self._limit(self.records[index], framing.boxes, rng)
+        return framing.boxes[chosen], labels[framing.kept[chosen]]
+
+    def annotation(self, index: int) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+        """A picture's width and height, and boxes (N, 4) in pixels and labels (N,) of all that is drawn on it.
+
+        The picture itself is not read; its header is where no annotation has the size, and label maps are.
+        """
+        record = self.records[index]
+        if record.maps:
+            maps = semantic_map.read(record.maps)
+            return maps.labels.shape[::-1], *self._drawn(index, maps)
+        size = (record.width, record.height) if record.width and record.height else image_size(record.path)
+        return size, *self._drawn(index, None)
 
     def sample_of(self, index: int, seen: Seen) -> Sample:
         """What is seen, as the network takes it."""
@@ -144,6 +171,13 @@ class LayoutDataset(Dataset):
             return self.sample(index, epoch)
         except ValueError as error:
             return error
+
+    def _rng(self, index: int, epoch: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, epoch, index))
+
+    def _policy(self, rng: np.random.Generator) -> transforms.CropPolicy:
+        somewhere = self.background_rate and rng.random() < self.background_rate
+        return transforms.anywhere if somewhere else transforms.CROP_POLICIES[self.crop_policy]
 
     def _drawn(self, index: int, maps: semantic_map.Maps | None) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (N, 4) in pixels and labels (N,) of all that is drawn on a picture."""

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from stay_diffusion.data.annotations import AnnotationError, EmptySplit, ImageRecord
 from stay_diffusion.data.formats.files import composed
 
@@ -47,6 +49,13 @@ def held_out(records: Sequence[ImageRecord], split: str, val_fraction: float) ->
         return int(digest.hexdigest()[:8], 16) < val_fraction * 2**32
 
     return [record for record in records if is_val(record) == (split == "val")]
+
+
+def some_of(records: Sequence[ImageRecord], num: int, seed: int) -> list[ImageRecord]:
+    """`num` of the records, sorted by their stems, drawn by the seed; of a smaller `num` always some of a larger."""
+    ordered = sorted(records, key=lambda record: (record.stem, str(record.path)))
+    drawn = np.random.default_rng(seed).permutation(len(ordered))[:num]
+    return [ordered[i] for i in sorted(drawn)]
 
 
 def list_of(id_list: str, split: str) -> Path | None:

@@ -21,11 +21,20 @@ ROUNDING = 1e-6
 NO_BOXES = np.zeros((0, 4))
 
 
-class Cut(NamedTuple):
-    """What is seen: the picture, boxes (n, 4) float32 in [0, 1] of it, and their places in the source's boxes.
+class Framing(NamedTuple):
+    """Which window of a picture is seen, mirrored or not, and what of its boxes.
 
-    `window` and `mirrored` say how it was cut, for what else belongs to the picture.
+    `boxes` (n, 4) float32 in [0, 1] of the window, and `kept`, their places in the source's boxes.
     """
+
+    window: Window
+    mirrored: bool
+    boxes: NDArray[np.float32]
+    kept: NDArray[np.int64]
+
+
+class Cut(NamedTuple):
+    """A framing and the picture in it; `window` and `mirrored` serve what else belongs to the picture."""
 
     image: Image.Image
     boxes: NDArray[np.float32]
@@ -96,6 +105,31 @@ def cut_once(picture: Picture, policy: CropPolicy, size: int) -> Picture:
     return picture._replace(image=cut_image(picture, window, size), shown=window)
 
 
+def frame(
+    width: int,
+    height: int,
+    boxes: NDArray,
+    policy: CropPolicy,
+    size: int,
+    min_visible: float,
+    flip: bool,
+    rng: np.random.Generator,
+) -> Framing:
+    """What is seen of a picture with boxes (N, 4), in pixels, mirrored half of the time if `flip`.
+
+    A box is kept if at least one output pixel each way is seen and the share `min_visible` of its area (of an object
+    larger than the view: of what the view can hold).
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    window = policy(width, height, boxes, size, rng)
+    boxes = map_boxes(boxes, window)
+    mirrored = flip and rng.random() < 0.5
+    if mirrored:
+        boxes = mirror_boxes(boxes)
+    kept = np.flatnonzero(is_visible(boxes, size, min_visible))
+    return Framing(window, mirrored, boxes[kept].astype(np.float32), kept)
+
+
 def apply(
     picture: Picture,
     boxes: NDArray,
@@ -105,19 +139,12 @@ def apply(
     flip: bool,
     rng: np.random.Generator,
 ) -> Cut:
-    """Crops a picture and its boxes (N, 4), in pixels of the file, to size x size, mirrored half of the time if `flip`.
-
-    A box is kept if at least one output pixel each way is seen and the share `min_visible` of its area (of an object
-    larger than the view: of what the view can hold).
-    """
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    window = policy(picture.width, picture.height, boxes, size, rng)
-    image, boxes = cut_image(picture, window, size), map_boxes(boxes, window)
-    mirrored = flip and rng.random() < 0.5
-    if mirrored:
-        image, boxes = mirror(image, boxes)
-    kept = np.flatnonzero(is_visible(boxes, size, min_visible))
-    return Cut(image, boxes[kept].astype(np.float32), kept, window, mirrored)
+    """Crops a picture and its boxes, in pixels of the file, to size x size as `frame` says."""
+    framing = frame(picture.width, picture.height, boxes, policy, size, min_visible, flip, rng)
+    image = cut_image(picture, framing.window, size)
+    if framing.mirrored:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return Cut(image, framing.boxes, framing.kept, framing.window, framing.mirrored)
 
 
 def cut_image(picture: Picture, window: Window, size: int) -> Image.Image:
@@ -144,10 +171,10 @@ def map_boxes(boxes: NDArray, window: Window) -> NDArray:
     return (boxes - (x0, y0, x0, y0)) / (x1 - x0, y1 - y0, x1 - x0, y1 - y0)
 
 
-def mirror(image: Image.Image, boxes: NDArray) -> tuple[Image.Image, NDArray]:
-    """The picture and its boxes in [0, 1] left to right: x0, x1 -> 1 - x1, 1 - x0."""
+def mirror_boxes(boxes: NDArray) -> NDArray:
+    """Boxes in [0, 1] left to right: x0, x1 -> 1 - x1, 1 - x0."""
     x0, y0, x1, y1 = boxes.T
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), np.stack([1 - x1, y0, 1 - x0, y1], axis=1)
+    return np.stack([1 - x1, y0, 1 - x0, y1], axis=1)
 
 
 def is_visible(boxes: NDArray, size: int, min_visible: float) -> NDArray[np.bool_]:

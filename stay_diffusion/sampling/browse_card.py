@@ -1,22 +1,12 @@
 """The HTML of one looked-at picture: its original and its draws, boxes laid over them."""
 
-import html
 from collections.abc import Sequence
 
 from ..data.annotations import Vocabulary
-from .browse import LOST, Corners, Drawn, Entry, View
+from .browse import LOST, Drawn, Entry, View
+from .markup import Corners, outline, placed, text
 
 FILES = "index_files"
-NAME = 0.08  # about the height of a name, in shares of a frame's: a box starting higher has its name inside
-
-
-def text(words: object) -> str:
-    """What users named, as text and as the value of an attribute."""
-    return html.escape(str(words), quote=True)
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def file_of(index: int, ending: str) -> str:
@@ -52,7 +42,7 @@ def _original(entry: Entry, classes: Sequence[str]) -> str:
     for view in entry.views:
         if not _is_whole(entry, view):
             number = f"<i>{view.epoch + 1}</i>" if len(entry.views) > 1 else ""
-            boxes += f'<b class="window" style="{_placed(_share(view.window, width, height))}">{number}</b>'
+            boxes += f'<b class="window" style="{placed(_share(view.window, width, height))}">{number}</b>'
     image = _image(file_of(entry.index, ".jpg"), "original")
     return f"""<figure class="original"><div class="frame" style="aspect-ratio: {width} / {height}">{image}{boxes}</div>
 <figcaption>original</figcaption></figure>"""
@@ -98,27 +88,10 @@ def _item(drawn: Drawn, classes: Sequence[str]) -> str:
 
 
 def _box(drawn: Drawn, place: Corners, numbers: Corners, classes: Sequence[str], lost: bool = False) -> str:
-    """An outline at `place`, in [0, 1] of the frame; its name inside of the frame, and its numbers to be read back."""
-    x0, y0, x1, y1 = place
-    # The name hangs on the corner that is seen.
-    across = f"right: {100 * max(0, (x1 - 1) / (x1 - x0)):.4g}%" if x0 + x1 > 1 else _left(x0, x1)
-    inner = f"{across}; top: {100 * max(0, -y0 / (y1 - y0)):.4g}%"
-    kinds = f"box c{drawn.label}" + " under" * (max(y0, 0) < NAME) + " lost" * lost
+    """An outline at `place`, in [0, 1] of the frame, with its numbers to be read back."""
     exact = " ".join(f"{number:.9g}" for number in numbers)
-    name = text(classes[drawn.label - 1])
-    return (
-        f'<b class="{kinds}" style="{_placed(place)}" data-label="{drawn.label}" data-box="{exact}">'
-        f'<i style="{inner}">{name}</i></b>'
-    )
-
-
-def _left(x0: float, x1: float) -> str:
-    return f"left: {100 * max(0, -x0 / (x1 - x0)):.4g}%"
-
-
-def _placed(place: Corners) -> str:
-    x0, y0, x1, y1 = (100 * edge for edge in place)
-    return f"left: {x0:.5g}%; top: {y0:.5g}%; width: {x1 - x0:.5g}%; height: {y1 - y0:.5g}%"
+    data = f' data-label="{drawn.label}" data-box="{exact}"'
+    return outline(place, drawn.label, classes[drawn.label - 1], " lost" * lost, data)
 
 
 def _share(corners: Corners, width: int, height: int) -> Corners:

@@ -1,7 +1,4 @@
-"""A page of looked-at pictures: index.html with index_files/ beside it, nothing fetched from elsewhere.
-
-What users named, files and classes and products, is text to the page: escaped, and in no address.
-"""
+"""A page of looked-at pictures: index.html with index_files/ beside it, nothing fetched from elsewhere."""
 
 import re
 from collections.abc import Sequence
@@ -13,14 +10,13 @@ from ..data.annotations import Vocabulary
 from ..data.problems import Problem
 from ..data.samples import LayoutDataset, Sample
 from .browse import Entry, Tally, picture_of, picture_of_map
-from .browse_card import FILES, card, count, file_of, text
+from .browse_card import FILES, card, file_of
 from .browse_style import SCRIPT, STYLE
-from .preview import colour_of
+from .markup import colour_rules, count, text
 
 PIXELATED = 160  # model sizes up to which the page shows every pixel as a square
 MARK = '<meta name="generator" content="stay_diffusion browse_data">'
 OURS = re.compile(r"\d{6,}(_\d+(_map)?)?\.(png|jpg)")
-LIGHT = 140  # brightness from which black letters are read better than white ones
 
 
 def clear(folder: Path) -> None:
@@ -66,7 +62,7 @@ def page(
 {MARK}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{text(title)}</title>
-<style>{STYLE}{_colours(tally, names.classes)}</style>
+<style>{STYLE}{colour_rules(tally.labels, names.classes)}</style>
 </head>
 <body{' class="enlarged"' * enlarged}>
 <header class="top">
@@ -133,13 +129,3 @@ def _left_out(problems: Sequence[Problem]) -> str:
     lines = "".join(f"<li><bdi>{text(p.file)}</bdi>: {text(p.kind)}: {text(p.detail)}</li>" for p in problems)
     what = f"<summary>{count(len(problems), 'picture')} left out: cannot be read</summary>"
     return f'<details class="problems" open>{what}<ul>{lines}</ul></details>' if problems else ""
-
-
-def _colours(tally: Tally, classes: Sequence[str]) -> str:
-    """A rule per class that is there: its colour, and that of letters on it."""
-    rules = []
-    for label in sorted(tally.labels):
-        r, g, b = colour_of(classes[label - 1], classes)
-        letters = "#000" if 0.3 * r + 0.59 * g + 0.11 * b >= LIGHT else "#fff"
-        rules.append(f".c{label} {{ --c: #{r:02x}{g:02x}{b:02x}; --t: {letters}; }}")
-    return "\n".join(rules)

@@ -1,23 +1,10 @@
 """How the page of looked-at pictures looks, and the few lines that filter it."""
 
-STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #f7f7f5; --card: #fff; --ink: #1c1e21; --soft: #686d75; --line: #dfe0e3; --warn: #a4450a; --side: 224px;
-}
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #131416; --card: #1c1e21; --ink: #e8e9eb; --soft: #9a9fa8; --line: #33363b; --warn: #f0a35e; }
-}
-* { box-sizing: border-box; }
-[hidden] { display: none !important; }
-body {
-  margin: 0; background: var(--paper); color: var(--ink);
-  font: 14px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; font-variant-numeric: tabular-nums;
-}
-.top, main { padding: 0 clamp(1rem, 3vw, 2.5rem); }
-h1 { font-size: 1.6rem; line-height: 1.2; letter-spacing: -.015em; margin: 1.8rem 0 .5rem; overflow-wrap: anywhere; }
-ul { list-style: none; margin: 0; padding: 0; }
-.facts { display: flex; flex-wrap: wrap; gap: 0 1.4rem; color: var(--soft); }
+from . import markup
+
+STYLE = (
+    markup.STYLE
+    + """
 .numbers { color: var(--ink); font-weight: 600; margin-top: .2rem; }
 .classes {
   display: flex; flex-wrap: wrap; gap: .4rem; margin: 1rem 0 .6rem; max-height: 11rem; overflow-y: auto;
@@ -30,7 +17,6 @@ button {
 button:hover, button[aria-pressed="true"] { border-color: var(--c); }
 button[aria-pressed="true"] { box-shadow: 0 0 0 1px var(--c); }
 button span, li span { color: var(--soft); }
-details { color: var(--soft); margin: .4rem 0; overflow-wrap: anywhere; }
 details p, details ul { margin: .3rem 0 0 1rem; }
 .problems { color: var(--warn); }
 .controls {
@@ -56,19 +42,9 @@ article header { margin-bottom: .6rem; }
 h2 { font-size: 1rem; font-weight: 600; margin: 0; overflow-wrap: anywhere; }
 article header p { margin: 0; color: var(--soft); }
 .figures { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start; }
-figure { margin: 0; width: var(--side); max-width: 100%; }
-figcaption { color: var(--soft); font-size: .8rem; margin: .3rem 0; }
-.frame { position: relative; overflow: hidden; aspect-ratio: 1; border-radius: 3px; background: var(--line); }
-.frame img { display: block; width: 100%; height: 100%; }
 .enlarged :is(.seen, .map) img { image-rendering: pixelated; }
-.box { position: absolute; outline: 2px solid var(--c); box-shadow: 0 0 0 3px rgb(0 0 0 / .35); }
 .original .box { outline-width: 1.5px; box-shadow: none; }
 .original .box.lost { outline-style: dashed; }
-.box i {
-  position: absolute; translate: 0 calc(-100% - 2px); padding: 0 .3em; white-space: nowrap; background: var(--c);
-  color: var(--t); font: 600 11px/1.35 system-ui, sans-serif; border-radius: 2px;
-}
-.box.under i { translate: 0 0; }
 .original .box i { display: none; }
 .window { position: absolute; outline: 1.5px dashed #fff; box-shadow: 0 0 0 1.5px rgb(0 0 0 / .6); z-index: 1; }
 .window i { position: absolute; inset: 0 auto auto 0; font: 600 11px/1.35 system-ui, sans-serif; padding: 0 .35em;
@@ -84,6 +60,7 @@ figure li em { font-style: normal; color: var(--warn); }
 #none { grid-column: 1 / -1; color: var(--soft); text-align: center; padding: 3rem 0; }
 :root:has(#boxes:not(:checked)) :is(.box, .window), :root:has(#names:not(:checked)) .box i { display: none; }
 """
+)
 
 SCRIPT = """
 const form = document.querySelector("form"), fields = form.elements;

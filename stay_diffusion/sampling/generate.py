@@ -1,28 +1,33 @@
 """Layouts -> images, each from its own random numbers."""
 
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..config import SampleConfig
 from ..data.annotations import Vocabulary
+from ..data.images import to_pil
 from ..data.layout import Layout
 from ..device import autocast, resolve_precision
-from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
+from ..diffusion.editing import inpaint
+from ..diffusion.gaussian_diffusion import GaussianDiffusion
 from ..diffusion.guidance import classifier_free
 from ..diffusion.samplers import SAMPLERS
-from ..launchers import ALONE, World
 from ..models.object_codes import STYLE_WIDTH
+from .batches import Made, Make
 from .layouts import LayoutItem
 
 
-def image_generators(seed: int, indices: Sequence[int], run: int = 0) -> list[torch.Generator]:
-    """One CPU generator per image, from (seed, index, run): the same on every device, in any batch, on any rank."""
-    states = [np.random.SeedSequence((seed, index, run)).generate_state(1, np.uint64)[0] for index in indices]
+def image_generators(seed: int, indices: Sequence[int], run: int = 0, attempt: int = 0) -> list[torch.Generator]:
+    """One CPU generator per image, from (seed, index, run) and for images drawn again their attempt.
+
+    They are the same on every device, in any batch, on any rank.
+    """
+    again = (attempt,) if attempt else ()
+    states = [np.random.SeedSequence((seed, index, run, *again)).generate_state(1, np.uint64)[0] for index in indices]
     return [torch.Generator().manual_seed(int(state)) for state in states]
 
 
@@ -34,7 +39,7 @@ def generate(
     generators: Sequence[torch.Generator],
     shape: tuple[int, int, int],
     *,
-    sampler: str = "dpmpp_2m",
+    sampler: str | Callable[..., Tensor] = "dpmpp_2m",
     scale: float = 1.0,
     eta: float = 0.0,
     clip_denoised: bool = True,
@@ -42,7 +47,8 @@ def generate(
 ) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] of shape (C, H, W) for a layout of B, on the diffusion's device.
 
-    `diffusion` is already respaced; `generators` (B) draw the starting noise and then every step's.
+    `sampler` is one of SAMPLERS, or a function like them; `diffusion` is already respaced; `generators` (B) draw the
+    starting noise and then every step's.
     """
     device = torch.device(diffusion.device)
     style = object_styles(layout, generators) if _needs_style(model) else None
@@ -59,54 +65,70 @@ def generate(
         conditioning = model.condition(layout, shape[1:], None if style is None else style.to(device))
         extra = {"eta": eta} if sampler == "ddim" else {}
         kwargs = {"layout": conditioning}
-        images = SAMPLERS[sampler](diffusion, guided, noise, draw_noise, clip_denoised, kwargs, **extra)
+        draw = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+        images = draw(diffusion, guided, noise, draw_noise, clip_denoised, kwargs, **extra)
     return images.float().clamp(-1, 1)
 
 
-def generate_all(
+def sampling(
     model: torch.nn.Module,
-    full_diffusion: GaussianDiffusion,
+    diffusion: GaussianDiffusion,
     items: Sequence[LayoutItem],
     vocabulary: Vocabulary,
     shape: tuple[int, int, int],
     sample: SampleConfig,
-    respacing: str,
-    device: torch.device,
-    on_image: Callable[[int, LayoutItem, Tensor], None],
-    done: AbstractSet[int] = frozenset(),
     run: int = 0,
-    world: World = ALONE,
-) -> None:
-    """Calls on_image(index, item, image (C, H, W)) for every item whose index is not done, batch by batch.
+    with_good_parts: bool = False,
+) -> Make:
+    """What makes pictures of the model's own size (C, H, W); `diffusion` is respaced and where the model is.
 
-    Batches are cut at the same indices whatever is done and however many processes share them, in turn, so that a
-    continued or a shared run makes the very same images.
+    With `with_good_parts` also the same pictures without their objects, from the same random numbers.
     """
-    diffusion = respace(full_diffusion, respacing).to(device)
+    device = torch.device(diffusion.device)
+    options = {
+        "sampler": sample.sampler,
+        "scale": sample.s,
+        "eta": sample.eta,
+        "clip_denoised": sample.clip_denoised,
+        "precision": resolve_precision(sample.precision, sample.use_fp16, device),
+    }
+
+    def make(indices: Sequence[int], attempt: int) -> list[Made]:
+        layout = Layout.collate([items[i].tensors(vocabulary) for i in indices])
+        pictures = [
+            map(to_pil, generate(model, diffusion, wanted, _generators(indices, attempt), shape, **options).cpu())
+            for wanted in ([layout, layout.good_part()] if with_good_parts else [layout])
+        ]
+        return [Made(*same) for same in zip(*pictures, strict=True)]
+
+    def _generators(indices: Sequence[int], attempt: int) -> list[torch.Generator]:
+        return image_generators(sample.seed, indices, run, attempt)
+
+    return make
+
+
+def filling(
+    model: torch.nn.Module, diffusion: GaussianDiffusion, shape: tuple[int, int, int], sample: SampleConfig
+) -> Callable[[Layout, Tensor, Tensor, Sequence[torch.Generator]], Tensor]:
+    """What draws a layout of B pictures around known pixels (B, C, S, S), as insertion.insert takes it."""
+    device = torch.device(diffusion.device)
     precision = resolve_precision(sample.precision, sample.use_fp16, device)
-    starts = range(0, len(items), sample.batch_size)
-    own = [range(start, min(start + sample.batch_size, len(items))) for start in starts][world.rank :: world.size]
-    total, finished = sum(map(len, own)), sum(i in done for indices in own for i in indices)
-    with tqdm(total=total, initial=finished, unit="image", mininterval=1.0, disable=not world.is_main) as progress:
-        for indices in own:
-            missing = [i for i in indices if i not in done]
-            if not missing:
-                continue
-            images = generate(
-                model,
-                diffusion,
-                Layout.collate([items[i].tensors(vocabulary) for i in indices]),
-                image_generators(sample.seed, indices, run),
-                shape,
-                sampler=sample.sampler,
-                scale=sample.s,
-                eta=sample.eta,
-                clip_denoised=sample.clip_denoised,
-                precision=precision,
-            ).cpu()
-            for i in missing:
-                on_image(i, items[i], images[i - indices.start])
-            progress.update(len(missing))
+
+    def fill(layout: Layout, known: Tensor, keep: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        sampler = partial(inpaint, known=known.to(device), keep=keep.to(device), num_resamples=sample.num_resamples)
+        return generate(
+            model,
+            diffusion,
+            layout,
+            generators,
+            shape,
+            sampler=sampler,
+            scale=sample.s,
+            clip_denoised=sample.clip_denoised,
+            precision=precision,
+        ).cpu()
+
+    return fill
 
 
 def _needs_style(model) -> bool:

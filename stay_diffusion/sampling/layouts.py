@@ -20,7 +20,8 @@ from ..data.samples import LayoutDataset, Sample
 class LayoutItem:
     """One picture to make: its name, product, and objects as boxes in [0, 1] of the picture's sides.
 
-    `source` says where the layout comes from; `dataset` and `index` where its real picture is, if there is one.
+    `source` says where the layout comes from; `dataset` and `index` where its real picture is, if there is one; `into`
+    is the picture that the objects are to be put into: those that it has already come first.
     """
 
     stem: str
@@ -29,6 +30,7 @@ class LayoutItem:
     source: str
     dataset: LayoutDataset | None = None
     index: int = 0
+    into: ImageRecord | None = None
 
     def real(self) -> Sample | None:
         """The real picture that this layout was drawn on, cut the same way, with its label map."""
@@ -92,11 +94,15 @@ def from_file(path: Path, vocabulary: Vocabulary) -> list[LayoutItem]:
 
 def choose(items: Sequence[LayoutItem], num_samples: int) -> list[LayoutItem]:
     """Exactly `num_samples` items with distinct stems, the layouts repeated as needed; 0: each once."""
-    repeated = [items[i % len(items)] for i in range(num_samples or len(items))]
+    return with_distinct_stems([items[i % len(items)] for i in range(num_samples or len(items))])
+
+
+def with_distinct_stems(items: Sequence[LayoutItem]) -> list[LayoutItem]:
+    """The same items; those whose stem an earlier one has get a number."""
     counts: Counter[str] = Counter()
     taken = {item.stem for item in items}
     chosen = []
-    for item in repeated:
+    for item in items:
         counts[item.stem] += 1
         stem = item.stem
         while counts[item.stem] > 1 and (stem == item.stem or stem in taken):
@@ -129,7 +135,8 @@ def _from_lines(path: Path) -> list[LayoutItem]:
         try:
             entry = json.loads(line)
             layout = entry.get("layout", entry)
-            objects = tuple(Box(o["label"], *(float(x) for x in o["box"])) for o in layout["objects"])
+            drawn = [each for each in layout["objects"] if not each.get("in_source")]
+            objects = tuple(Box(each["label"], *(float(x) for x in each["box"])) for each in drawn)
             stem, product = str(entry.get("stem", f"layout{number:05d}")), layout.get("product")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise AnnotationError(

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.annotations import Box
+from ..data.images import WHITE
 
 # Distinct on grey surfaces, in class order.
 COLOURS = (
@@ -16,6 +17,8 @@ COLOURS = (
 )  # fmt: skip
 GAP, CAPTION = 4, 14
 SWATCH = 24  # pixels that a legend's entry takes besides its name
+CELL, LEAST_CELL = 256, 192  # pixels: a picture's longer side in a contact sheet
+CUT_OFF = 0.1  # per cent of the pixels, at either end, that need not differ in a deep grey that is shown
 
 Colour = tuple[int, int, int]
 
@@ -31,30 +34,33 @@ def colour_of(label: str, classes: Sequence[str]) -> Colour:
 
 
 def draw_boxes(image: Image.Image, objects: Sequence[Box], classes: Sequence[str], side: int) -> Image.Image:
-    """The picture enlarged to side x side, with the outlines of its boxes (in [0, 1]) just outside them."""
-    canvas = enlarge(image, side)
-    draw = ImageDraw.Draw(canvas)
+    """The picture fitted into side x side, with the outlines of its boxes (in [0, 1]) just outside them."""
+    canvas = fit(image, side)
+    draw, (width, height) = ImageDraw.Draw(canvas), canvas.size
     for box in objects:
-        corners = [box.x0 * side - 1, box.y0 * side - 1, box.x1 * side, box.y1 * side]
-        draw.rectangle([max(-1, min(side, c)) for c in corners], outline=colour_of(box.label, classes))
+        x0, x1 = (max(-1, min(width, x)) for x in (box.x0 * width - 1, box.x1 * width))
+        y0, y1 = (max(-1, min(height, y)) for y in (box.y0 * height - 1, box.y1 * height))
+        draw.rectangle([x0, y0, max(x0, x1), max(y0, y1)], outline=colour_of(box.label, classes))
     return canvas
 
 
-def draw_layout(objects: Sequence[Box], classes: Sequence[str], side: int) -> Image.Image:
-    """The layout alone: filled class-coloured boxes on black, the smallest on top."""
-    canvas = Image.new("RGB", (side, side))
+def draw_layout(objects: Sequence[Box], classes: Sequence[str], size: tuple[int, int]) -> Image.Image:
+    """The layout alone, width x height: filled class-coloured boxes on black, the smallest on top."""
+    width, height = size
+    canvas = Image.new("RGB", size)
     draw = ImageDraw.Draw(canvas)
     for box in sorted(objects, key=lambda b: (b.x0 - b.x1) * (b.y1 - b.y0)):
-        corners = [box.x0 * side, box.y0 * side, box.x1 * side - 1, box.y1 * side - 1]
+        corners = [box.x0 * width, box.y0 * height, box.x1 * width - 1, box.y1 * height - 1]
         x0, y0, x1, y1 = (round(c) for c in corners)
-        draw.rectangle([x0, y0, max(x0, x1), max(y0, y1)], fill=colour_of(box.label, classes), outline=(255, 255, 255))
+        colour = colour_of(box.label, classes)
+        draw.rectangle([x0, y0, max(x0, x1), max(y0, y1)], fill=colour, outline=(255, 255, 255))
     return canvas
 
 
 def draw_map(labels: np.ndarray, classes: Sequence[str], side: int) -> Image.Image:
     """A label map (H, W) in its classes' colours; 0 is black."""
     colours = np.array([(0, 0, 0), *(colour_of(name, classes) for name in classes)], dtype=np.uint8)
-    return enlarge(Image.fromarray(colours[labels]), side)
+    return fit(Image.fromarray(colours[labels]), side)
 
 
 def classes_of(labels: np.ndarray, classes: Sequence[str]) -> set[str]:
@@ -62,9 +68,29 @@ def classes_of(labels: np.ndarray, classes: Sequence[str]) -> set[str]:
     return {classes[label - 1] for label in np.unique(labels) if label}
 
 
-def enlarge(image: Image.Image, side: int) -> Image.Image:
-    """RGB, side x side, every pixel still visible."""
-    return image.convert("RGB").resize((side, side), Image.Resampling.NEAREST)
+def fit(image: Image.Image, side: int) -> Image.Image:
+    """RGB, its longer side `side`: enlarged so that every pixel is still visible, or shrunk."""
+    longest = max(image.size)
+    width, height = (max(1, round(length * side / longest)) for length in image.size)
+    # Deep greys as floats: Pillow shrinks no others.
+    plain = Image.fromarray(np.asarray(image, np.float32)) if image.mode in WHITE else image.convert("RGB")
+    return as_rgb(plain.resize((width, height), Image.Resampling.NEAREST if side >= longest else Image.Resampling.BOX))
+
+
+def cell_side(images: Iterable[Image.Image]) -> int:
+    """The longer side at which pictures stand in one sheet: whole multiples of small ones, large ones shrunk."""
+    longest = max(max(image.size) for image in images)
+    return longest * max(1, LEAST_CELL // longest) if longest <= CELL else CELL
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """8 bits and three channels; a grey of more bits from its own darkest to its own brightest."""
+    if image.mode not in WHITE:
+        return image.convert("RGB")
+    values = np.asarray(image).astype(np.float64)
+    black, white = np.percentile(values, (CUT_OFF, 100 - CUT_OFF))
+    shown = (values - black) * (255 / max(white - black, 1e-9))
+    return Image.fromarray(shown.round().clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
 def legend(seen: Iterable[str], classes: Sequence[str]) -> dict[str, Colour]:
@@ -76,9 +102,13 @@ def legend(seen: Iterable[str], classes: Sequence[str]) -> dict[str, Colour]:
 def contact_sheet(
     rows: Sequence[Sequence[Image.Image]], captions: Sequence[str], colours: dict[str, Colour], columns: int = 4
 ) -> Image.Image:
-    """Groups of equally large pictures side by side, `columns` groups to a line, under a legend of `colours`."""
-    side, per_group = rows[0][0].width, len(rows[0])
-    group_width, line_height = per_group * side + (per_group - 1) * 1 + 2 * GAP, side + CAPTION + GAP
+    """Groups of pictures side by side, `columns` groups to a line, under a legend of `colours`.
+
+    Every picture stands in the middle of a cell that holds the largest.
+    """
+    cells, per_group = [cell for row in rows for cell in row], max(map(len, rows))
+    cell_width, cell_height = max(cell.width for cell in cells), max(cell.height for cell in cells)
+    group_width, line_height = per_group * cell_width + (per_group - 1) * 1 + 2 * GAP, cell_height + CAPTION + GAP
     columns = min(columns, len(rows))
     lines, width, font = -(-len(rows) // columns), max(columns * group_width, 360), ImageFont.load_default()
     places, legend_height = _places([SWATCH + int(font.getlength(_plain(name))) for name in colours], width)
@@ -91,7 +121,8 @@ def contact_sheet(
         left, top = (i % columns) * group_width + GAP, legend_height + GAP + (i // columns) * line_height
         draw.text((left, top), _plain(caption), fill=(200, 200, 200), font=font)
         for j, cell in enumerate(row):
-            sheet.paste(cell, (left + j * (side + 1), top + CAPTION))
+            x, y = (cell_width - cell.width) // 2, (cell_height - cell.height) // 2
+            sheet.paste(cell, (left + j * (cell_width + 1) + x, top + CAPTION + y))
     return sheet
 
 

@@ -16,7 +16,7 @@ from ..launchers import ALONE, World
 from .export import save_png
 from .generate import generate, image_generators
 from .layouts import from_dataset
-from .preview import classes_of, contact_sheet, draw_boxes, draw_layout, draw_map, enlarge, legend
+from .preview import classes_of, contact_sheet, draw_boxes, draw_layout, draw_map, fit, legend
 
 PREVIEW_RESPACING = "logsnr20"
 
@@ -64,13 +64,13 @@ class TrainingPreview:
             real = item.real()
             if item.is_map:
                 labels = real.semantic_map[0].numpy()
-                layout, sample = draw_map(labels, classes, side), enlarge(to_pil(image), side)
+                layout, sample = draw_map(labels, classes, side), fit(to_pil(image), side)
                 seen |= classes_of(labels, classes)
             else:
-                layout = draw_layout(item.objects, classes, side)
+                layout = draw_layout(item.objects, classes, (side, side))
                 sample = draw_boxes(to_pil(image), item.objects, classes, side)
                 seen |= {box.label for box in item.objects}
-            rows.append([enlarge(to_pil(real.image), side), layout, sample])
+            rows.append([fit(to_pil(real.image), side), layout, sample])
         captions = [f"{item.product or ''} real, layout, sample" for item in self.items]
         (self.folder / "previews").mkdir(exist_ok=True)
         sheet = contact_sheet(rows, captions, legend(seen, classes), columns=2)
@@ -84,7 +84,7 @@ def draw_batch(images: Tensor, layout: Layout, dataset: LayoutDataset) -> Image.
     for i, (image, product) in enumerate(zip(images, layout.product.tolist(), strict=True)):
         if dataset.layout_kind == "map":
             labels = layout.semantic_map[i, 0].numpy()
-            rows.append([enlarge(to_pil(image), side), draw_map(labels, names.classes, side)])
+            rows.append([fit(to_pil(image), side), draw_map(labels, names.classes, side)])
             seen |= classes_of(labels, names.classes)
         else:
             boxes, labels = (values[i][layout.valid[i]].tolist() for values in (layout.boxes, layout.labels))

@@ -16,6 +16,11 @@ def parameter_count(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def trained_count(model: torch.nn.Module) -> int:
+    """Those that are not frozen."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def estimate_memory(config: RunConfig, model: torch.nn.Module, diffusion: GaussianDiffusion) -> dict[str, int]:
     """Bytes that training takes in float32, by use.
 
@@ -23,10 +28,10 @@ def estimate_memory(config: RunConfig, model: torch.nn.Module, diffusion: Gaussi
     storage, adding up what autograd keeps, with eight objects a picture.
     """
     images = config.train.microbatch if config.train.microbatch > 0 else config.train.batch_size
-    weights = 4 * parameter_count(model)
+    weights, gradients = 4 * parameter_count(model), 4 * trained_count(model)
     return {
-        "weights and gradients": 2 * weights,
-        "optimizer": 2 * weights,
+        "weights and gradients": weights + gradients,
+        "optimizer": 2 * gradients,
         "averages": len(config.train.ema_rates) * weights,
         "activations": images * _kept_by_autograd(config, model, diffusion),
     }

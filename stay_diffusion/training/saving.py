@@ -1,29 +1,43 @@
-"""Checkpoints written while training goes on: the step that saves waits for a copy in memory, not for the disk."""
+"""Checkpoints made while training goes on: neither the copy in memory nor the disk is waited for."""
 
+import contextlib
 import threading
+
+import torch
 
 from ..checkpoint import RunFolder
 from ..config import RunConfig
-from .state import TrainingState
+from .state import TrainingState, copied
 
 
 class Saver:
-    """Writes one checkpoint at a time, on the first process alone."""
+    """Writes one checkpoint at a time, on the first process alone.
+
+    The step after a save runs forward and backward while another thread copies weights and moments; before it updates
+    them, it calls `wait_for_copy`.
+    """
 
     def __init__(self, folder: RunFolder, config: RunConfig, state: TrainingState):
         self.folder, self.config, self.state = folder, config, state
         self._thread: threading.Thread | None = None
-        self._files: dict | None = None  # of the last checkpoint: its memory serves the next
+        self._is_copied = threading.Event()
+        self.files: dict | None = None  # of the last checkpoint: its memory serves the next
         self._error: BaseException | None = None
 
     def save(self) -> None:
-        """Starts to write the state as it is now; waits for an earlier one that is still being written."""
+        """Starts to save the state as it is now; waits for an earlier save that has not ended."""
         self.wait()
         self.state.collect()
         if self.state.world.is_main:
-            self._files = self.state.snapshot(self.config, into=self._files)
-            self._thread = threading.Thread(target=self._write, args=(self.state.step, self._files))
+            self._is_copied.clear()
+            now = self.state.step, self.state.contents(self.config), beside_training(self.state.device)
+            self._thread = threading.Thread(target=self._save, args=now)
             self._thread.start()
+
+    def wait_for_copy(self) -> None:
+        """Returns when the state may change."""
+        if self._thread is not None:
+            self._is_copied.wait()
 
     def wait(self) -> None:
         """Returns when all is written; raises what writing raised: OSError where the disk is full."""
@@ -34,8 +48,22 @@ class Saver:
             error, self._error = self._error, None
             raise error
 
-    def _write(self, step: int, files: dict[str, dict]) -> None:
+    def _save(self, step: int, contents: dict[str, dict], stream) -> None:
         try:
-            self.folder.save(step, files, self.config.train.keep_checkpoints)
+            with stream:
+                self.files = copied(contents, into=self.files)
+            self._is_copied.set()
+            self.folder.save(step, self.files, self.config.train.keep_checkpoints)
         except BaseException as error:  # raised where training can tell the user
             self._error = error
+        finally:
+            self._is_copied.set()
+
+
+def beside_training(device: torch.device):
+    """The context in which a GPU copies while it trains, after all that it has been told so far."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return torch.cuda.stream(stream)

@@ -28,7 +28,7 @@ class TrainingState:
         train = config.train
         self.device, self.diffusion, self.world = device, diffusion.to(device), world
         self.model = model.to(device)
-        self.network = averaging(self.model, device) if world.size > 1 else self.model
+        self.network = averaging(self.model, config, device) if world.size > 1 else self.model
         self.emas = [Ema(self.model, rate) for rate in train.ema_rates]
         self.precision = resolve_precision(train.precision, train.use_fp16, device)
         self.optimizer = build_optimizer(self.model, config, world)
@@ -49,14 +49,13 @@ class TrainingState:
         return getattr(self.optimizer, "optim", self.optimizer)
 
     def collect(self) -> None:
-        """Brings the shares of a sharded optimizer to the first process, for `snapshot`; all processes call it."""
+        """Brings the shares of a sharded optimizer to the first process, for `contents`; all processes call it."""
         if self.own_optimizer is not self.optimizer:
             self.optimizer.consolidate_state_dict(to=0)
 
-    def snapshot(self, config: RunConfig, into: dict | None = None) -> dict[str, dict]:
-        """What a checkpoint holds, by the name of its file, copied: training may go on while it is written.
-
-        An earlier snapshot given as `into` lends its memory, which is quicker than fresh one.
+    def contents(self, config: RunConfig) -> dict[str, dict]:
+        """What a checkpoint holds, by the name of its file: weights and moments themselves, which the next update
+        changes, and copies of the little that changes before it.
         """
         weights = {"model": self.model.state_dict(), **{ema.name: ema.model.state_dict() for ema in self.emas}}
         state = {
@@ -69,7 +68,7 @@ class TrainingState:
             "world_size": self.world.size,
             "versions": {"torch": str(torch.__version__)},
         }
-        return _copied({**weights, "opt": self.optimizer.state_dict(), "state": state}, into)
+        return {**weights, "opt": self.optimizer.state_dict(), "state": state}
 
     def restore(self, folder: RunFolder, step: int, config: RunConfig) -> None:
         """The state at a checkpoint; learning rate and weight decay are those of the configuration, not the file's."""
@@ -105,27 +104,38 @@ def build_optimizer(model: torch.nn.Module, config: RunConfig, world: World) -> 
     What a checkpoint holds is the same either way, whatever the number of processes (ZeRO-1, arXiv 1910.02054).
     """
     options = {"lr": config.train.lr, "weight_decay": config.train.weight_decay, "fused": True}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not (config.train.shard_optimizer and world.size > 1):
-        return torch.optim.AdamW(model.parameters(), **options)
+        return torch.optim.AdamW(trained, **options)
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
-    return ZeroRedundancyOptimizer(model.parameters(), optimizer_class=torch.optim.AdamW, **options)
+    return ZeroRedundancyOptimizer(trained, optimizer_class=torch.optim.AdamW, **options)
 
 
-def averaging(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The model whose backward pass averages its gradients over all processes."""
+def averaging(model: torch.nn.Module, config: RunConfig, device: torch.device) -> torch.nn.Module:
+    """The model whose backward pass averages its gradients over all processes.
+
+    Every step uses every weight, as a static graph wants; but torch 2.13 stops with an internal error where a static
+    graph begins with a pass that is not averaged, as the pieces of a batch do. The gradients are views of what is sent,
+    which saves a copy of them.
+    """
     from torch.nn.parallel import DistributedDataParallel
 
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    whole = not 0 < config.train.microbatch < config.train.batch_size
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, static_graph=whole, gradient_as_bucket_view=True)
 
 
-def _copied(value, into=None):
-    """The same tree with its tensors copied to the CPU, where they fit into those at the same places of `into`."""
+def copied(value, into=None):
+    """The same tree with its tensors copied to the CPU, where they fit into those at the same places of `into`.
+
+    An earlier copy given as `into` lends its memory, which is quicker than fresh one.
+    """
     if isinstance(value, torch.Tensor):
         if isinstance(into, torch.Tensor) and (into.shape, into.dtype) == (value.shape, value.dtype):
             return into.copy_(value.detach())
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
         into = into if isinstance(into, dict) else {}
-        return {key: _copied(each, into.get(key)) for key, each in value.items()}
-    return [_copied(each) for each in value] if isinstance(value, list) else value
+        return {key: copied(each, into.get(key)) for key, each in value.items()}
+    return [copied(each) for each in value] if isinstance(value, list) else value

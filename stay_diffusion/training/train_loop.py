@@ -51,7 +51,7 @@ def train(
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(options, state.step)
             images, layout = images.to(state.device, non_blocking=True), layout.to(state.device, non_blocking=True)
-            finite = train_step(state, config, images, layout, logger)
+            finite = train_step(state, config, images, layout, logger, before_update=saver.wait_for_copy)
             state.step += 1
             state.samples += len(images) * state.world.size
             bad_in_a_row = (bad_in_a_row + 1) * ~finite
@@ -81,11 +81,18 @@ def train(
     return stopping or "finished"
 
 
-def train_step(state: TrainingState, config: RunConfig, images: Tensor, layout, logger: Logger) -> Tensor:
+def train_step(
+    state: TrainingState,
+    config: RunConfig,
+    images: Tensor,
+    layout,
+    logger: Logger,
+    before_update: Callable[[], None] = lambda: None,
+) -> Tensor:
     """One optimizer step on images (B, C, H, W) in pieces of `microbatch`; returns, unread, whether it was finite.
 
     Everything random is drawn for the whole batch, so that the pieces add up to it. A step whose gradient is not
-    finite changes no weight.
+    finite changes no weight. Weights, averages and moments are changed after `before_update` alone.
     """
     options, B = config.train, len(images)
     places = positions(state.samples, B, state.world.rank, state.world.size)
@@ -115,6 +122,7 @@ def train_step(state: TrainingState, config: RunConfig, images: Tensor, layout, 
         log_terms(logger, terms, t[piece], weights[piece], state.diffusion.num_timesteps)
 
     # Clip and update
+    before_update()
     state.scaler.unscale_(state.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), options.grad_clip or torch.inf)
     finite = norm.isfinite()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stay_diffusion.data import datasets
-from stay_diffusion.data.annotations import AnnotationError, Box, EmptySplit, ImageRecord
+from stay_diffusion.data.annotations import AnnotationError, Box, EmptySplit, ImageRecord, Vocabulary
 from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.splits import listed
 from stay_diffusion.data.tags import merged, read_map
@@ -106,6 +106,45 @@ def test_products_are_renamed_too(load):
 def test_classes_are_selected_by_the_names_that_the_map_gives(load):
     _, names = load(class_map=("scratch=mark", "dent=mark"), classes=("mark",), select=True)
     assert (names.classes, names.left_out) == (("mark",), ("spot",))
+
+
+# Names that a model knows
+
+
+def test_names_that_a_model_knows_come_first_whether_the_data_have_them_or_not(load):
+    known = Vocabulary(("crack", "dent"), ("B",))
+    records, names = load(known=known, select=True)
+    assert (names.classes, names.products) == (("crack", "dent", "spot", "scratch"), ("B", "A"))
+    assert labels(records) == {"spot", "scratch", "dent"} and names.left_out == ()
+
+
+def test_a_selection_adds_to_the_names_that_a_model_knows(load):
+    records, names = load(known=Vocabulary(("crack", "spot")), classes=("dent",), select=True)
+    assert (names.classes, names.left_out) == (("crack", "spot", "dent"), ("spot", "scratch"))
+    assert labels(records) == {"dent"}
+
+
+def test_a_class_that_a_model_knows_stays_one_though_it_covers_every_picture(load):
+    records, names = load(known=Vocabulary(("A",), ("B",)), select=True)
+    assert (names.classes[0], names.products) == ("A", ("B",))
+    assert labels(records) == {"A", "spot", "scratch", "dent"} and {record.product for record in records} == {None}
+
+
+def test_a_product_that_a_model_knows_stays_one_though_it_covers_no_picture(load, monkeypatch):
+    monkeypatch.setattr(datasets, "find_product_tags", lambda records: ())
+    assert load(known=Vocabulary((), ("A",)), select=True)[1].products == ("A",)
+
+
+@pytest.mark.parametrize(
+    ("known", "options", "told"),
+    [
+        (Vocabulary(("A",)), {"product_tags": ("A",)}, "'A' is a class of the trained model, but a product of the"),
+        (Vocabulary((), ("A",)), {"classes": ("A",)}, "'A' is a product of the trained model, but a class of the"),
+    ],
+)
+def test_what_a_model_knows_as_another_kind_is_an_error(load, known, options, told):
+    with pytest.raises(AnnotationError, match=told):
+        load(known=known, select=True, **options)
 
 
 @pytest.mark.parametrize("entry", ["scratch", "=scratch", " = x"])

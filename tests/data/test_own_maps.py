@@ -168,18 +168,41 @@ def test_a_folder_of_maps_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
-        (("scratch", "pit", "background"), "classes.txt: its class 1 is 'pit', but the model's is 'scratch'"),
+        (("scratch", "background"), "classes.txt: its class 1 is 'pit', but the model's is 'scratch'"),
         (("pit", "background"), "classes.txt: its class 2 is 'scratch', but the model's is 'background'"),
-        (
-            ("pit", "scratch", "dent", "background"),
-            "classes.txt: its class 3 is 'background', but the model's is 'dent'",
-        ),
         (("pit", "scratch"), "classes.txt: has 3 classes, but the model knows 2"),
     ],
 )
 def test_the_names_that_a_model_knows_are_held_against_the_file(tmp_path, classes, words):
     with pytest.raises(AnnotationError, match=re.escape(words)):
         load_records("maps", fill(tmp_path, TWO), "train", classes=classes)
+
+
+@pytest.mark.parametrize("known_by", ["classes", "known"])
+def test_the_names_of_maps_are_read_with_a_models_labels_in_any_order(tmp_path, known_by):
+    names = ("dent", "background", "scratch", "pit")
+    options = {"classes": {"classes": names}, "known": {"known": Vocabulary(names[:3])}}[known_by]
+    records, vocabulary = load_records("maps", fill(tmp_path, TWO), "train", val_fraction=0, **options)
+    assert vocabulary.classes == names
+    objects = dict(drawn(tmp_path))
+    for record in records:
+        maps, ids = semantic_map.read(record.maps), np.asarray(Image.open(record.maps.labels))
+        assert np.array_equal(maps.labels, np.array([2, 4, 3])[ids])
+        labels = semantic_map.objects(maps, record.maps.coding, True)[1]
+        assert [names[label - 1] for label in labels] == [name for name, _ in objects[record.stem]]
+        assert np.array_equal(np.asarray(semantic_map.to_image(maps.labels, record.maps.coding)), ids)
+
+
+def test_an_id_without_a_name_is_told_with_those_that_the_maps_have(tmp_path):
+    fill(tmp_path, {"a": ids_of((7, (0, 0, 3, 3)))})
+    (record,), _ = load_records("maps", tmp_path, "train", val_fraction=0, known=Vocabulary(("dent",)))
+    with pytest.raises(AnnotationError, match=r"ids 7 have no class; .*classes.txt has 0\.\.2$"):
+        semantic_map.read(record.maps)
+
+
+def test_mere_numbers_are_the_names_of_maps_that_are_learnt_again(tmp_path):
+    known = Vocabulary(("class_1", "class_2", "class_3"))
+    assert load_records("maps", fill(tmp_path, TWO), "train", known=known)[1].classes == known.classes
 
 
 @needs_tiles
@@ -249,9 +272,9 @@ def test_a_model_of_tiles_is_trained_and_sampled(run_script, tiles, tiny_network
     other.mkdir()
     for name in ("images", "annotations"):
         (other / name).symlink_to(TILES / name)
-    (other / "classes.txt").write_text("\n".join(reversed(TILE_CLASSES)))
+    (other / "classes.txt").write_text("\n".join(["Dust", *TILE_CLASSES[1:]]))
     ended = run_script(SAMPLE, *sample, "--results_path", tmp_path / "no", "--data_dir", other, code=1)
-    told = f"{other / 'classes.txt'}: its class 1 is 'Uneven', but the model's is 'Blowhole'"
+    told = f"{other / 'classes.txt'}: its class 1 is 'Dust', but the model's is 'Blowhole'"
     assert told in ended.output.splitlines()[-1] and not (tmp_path / "no/samples").exists()
 
 

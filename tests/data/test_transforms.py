@@ -180,10 +180,8 @@ def test_without_flip_nothing_is_mirrored():
 
 
 def test_mirroring_twice_changes_nothing():
-    image, boxes = picture_of((3, 4, 9, 30), 32, 32), np.array([[0.1, 0.2, 0.35, 0.9]])
-    twice_image, twice_boxes = transforms.mirror(*transforms.mirror(image, boxes))
-    np.testing.assert_allclose(twice_boxes, boxes)
-    np.testing.assert_array_equal(np.asarray(twice_image), np.asarray(image))
+    boxes = np.array([[0.1, 0.2, 0.35, 0.9]])
+    np.testing.assert_allclose(transforms.mirror_boxes(transforms.mirror_boxes(boxes)), boxes)
 
 
 @pytest.mark.parametrize("policy", CROP_POLICIES)

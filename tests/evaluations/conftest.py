@@ -1,8 +1,13 @@
-"""Several processes as a launcher would start them, without one."""
+"""Several processes as a launcher would start them, without one; and where the evaluations are found."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+
+# Last: the script lpips.py must not stand for the package of that name.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "evaluations"))
 
 
 @pytest.fixture(scope="session")

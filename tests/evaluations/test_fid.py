@@ -19,16 +19,9 @@ if importlib.util.find_spec("torch_fidelity") is None:
 EVALUATIONS = Path(__file__).resolve().parents[2] / "evaluations"
 
 
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(name, EVALUATIONS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # found there by dataclasses, and by the command that imports its neighbour
-    spec.loader.exec_module(module)
-    return module
-
-
-inception = load("inception")
-script = load("test_with_FID")
+import image_set  # noqa: E402
+import inception  # noqa: E402
+import test_with_FID as script  # noqa: E402
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -108,7 +101,7 @@ def test_statistics_of_float32_features_are_taken_in_float64():
 def test_a_side_is_measured_over_all_its_images_of_whatever_size(tmp_path):
     images = [*noise(2, 32, 32, 3), *noise(1, 20, 48, 3, seed=1), *noise(1, 32, 32, 3, seed=2)]
     options = argparse.Namespace(batch_size=4, image_size=None, compat=None, device="cpu")
-    side = script.measure(script.open_side(save_images(tmp_path / "a", images)), MeanColour(), options)
+    side = script.measure(image_set.open_set(save_images(tmp_path / "a", images)), MeanColour(), options)
     colours = np.stack([image.mean(axis=(0, 1)) for image in images])
     assert side.sizes == {"32x32": 3, "48x20": 1}
     np.testing.assert_allclose(side.mu, colours.mean(axis=0), rtol=1e-5)
@@ -173,13 +166,13 @@ def test_two_processes_of_mpiexec_print_one_number(tmp_path):
 def test_an_npz_holds_its_images_under_arr_0(tmp_path):
     images = noise(5, 16, 24, 3)
     np.savez(tmp_path / "b.npz", images)
-    np.testing.assert_array_equal(script.open_side(tmp_path / "b.npz").items, images)
+    np.testing.assert_array_equal(image_set.open_set(tmp_path / "b.npz").items, images)
 
 
 def test_all_images_are_used_sorted_by_name(tmp_path):
     folder = save_images(tmp_path / "a", noise(53, 4, 4))
     (folder / "notes.txt").write_text("no image")
-    items = script.open_side(folder).items
+    items = image_set.open_set(folder).items
     assert [path.name for path in items] == [f"{i:03}.png" for i in range(53)]
 
 
@@ -194,14 +187,14 @@ def save_results(folder: Path, **runs: int) -> Path:
 
 
 def test_a_results_folder_stands_for_its_samples(tmp_path):
-    items = script.open_side(save_results(tmp_path / "results", here=3)).items
+    items = image_set.open_set(save_results(tmp_path / "results", here=3)).items
     assert [path.relative_to(tmp_path).as_posix() for path in items] == [
         f"results/samples/{i:03}.png" for i in range(3)
     ]
 
 
 def test_the_runs_of_a_results_folder_are_one_side_together(tmp_path):
-    side = script.open_side(save_results(tmp_path / "results", run0=3, run1=3, run2=3))
+    side = image_set.open_set(save_results(tmp_path / "results", run0=3, run1=3, run2=3))
     parents = [path.relative_to(tmp_path / "results").parent.as_posix() for path in side.items]
     assert parents == ["run0/samples"] * 3 + ["run1/samples"] * 3 + ["run2/samples"] * 3
     assert side.runs == {"run0": 3, "run1": 3, "run2": 3}
@@ -224,7 +217,7 @@ def test_the_protocol_counts_the_images_of_each_run(tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize(("n", "used"), [(53, 50), (100, 100), (7, 7)])
 def test_compat_oasis_drops_the_remainder_of_fifty(tmp_path, n, used):
-    assert len(script.open_side(save_images(tmp_path / "a", noise(n, 4, 4)), "oasis").items) == used
+    assert len(image_set.open_set(save_images(tmp_path / "a", noise(n, 4, 4)), "oasis").items) == used
 
 
 def bad_sides(folder: Path) -> dict[str, tuple[Path, str]]:
@@ -248,7 +241,7 @@ def bad_sides(folder: Path) -> dict[str, tuple[Path, str]]:
 def test_a_side_that_cannot_be_used_is_named(tmp_path, case):
     path, message = bad_sides(tmp_path)[case]
     with pytest.raises(ValueError, match=message) as raised:
-        script.open_side(path)
+        image_set.open_set(path)
     assert str(raised.value).startswith(f"{path}: ") and "\n" not in str(raised.value)
 
 

@@ -115,7 +115,7 @@ def test_good_parts_have_the_noise_product_and_settings_of_their_samples(tmp_pat
 
 def test_a_second_run_keeps_the_good_parts_of_the_first(results, monkeypatch):
     first = measure_folder(results)
-    monkeypatch.setattr(script, "generate_all", lambda *_, **__: pytest.fail("sampled again"))
+    monkeypatch.setattr(script, "make_all", lambda *_, **__: pytest.fail("sampled again"))
     assert measure_folder(results) == first
 
 

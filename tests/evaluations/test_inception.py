@@ -11,17 +11,8 @@ from PIL import Image
 if importlib.util.find_spec("torch_fidelity") is None:
     pytest.skip("torch-fidelity is not installed: pip install 'stay-diffusion[eval]'", allow_module_level=True)
 
-EVALUATIONS = Path(__file__).resolve().parents[2] / "evaluations"
-
-
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(name, EVALUATIONS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-inception = load("inception")
+import image_set
+import inception
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -50,30 +41,44 @@ def test_features_do_not_depend_on_the_batch_size(network):
     images = noise(3, 32, 40, 3)
     with torch.inference_mode():
         one, two = (
-            torch.cat([inception.pool3(network, batch) for batch in inception.batches(images, size, None)])
+            torch.cat([inception.pool3(network, batch) for batch in image_set.batches(images, size, None)])
             for size in (1, 2)
         )
     assert one.shape == (3, 2048) and one.std(dim=0).mean() > 1e-3
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
+def test_pool_logits_and_spatial_features_come_of_one_pass(network):
+    """Spatial: guided-diffusion's, the first 7 channels of the 1x1 branch of Mixed_6d, 17 x 17 each."""
+    images, kept = torch.from_numpy(noise(2, 3, 64, 64)), []
+    hook = network.Mixed_6d.branch1x1.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    with torch.inference_mode():
+        found = inception.outputs(network, images, ("pool", "logits", "spatial"))
+        hook.remove()
+        torch.testing.assert_close(found["pool"], inception.pool3(network, images), rtol=0, atol=0)
+        assert list(inception.outputs(network, images, ("logits",))) == ["logits"]
+    torch.testing.assert_close(found["logits"], found["pool"] @ network.fc.weight.T)
+    assert len(kept) == 1 and found["spatial"].shape == (2, 7 * 17 * 17)
+    torch.testing.assert_close(found["spatial"], kept[0][:, :7].flatten(1), rtol=0, atol=0)
+
+
 def test_only_neighbours_of_one_size_share_a_batch(tmp_path):
     images = [*noise(3, 32, 32, 3), *noise(1, 20, 48, 3, seed=1), *noise(1, 32, 32, 3, seed=2)]
-    found = [batch.shape for batch in inception.batches(save_images(tmp_path, images), 2, None)]
+    found = [batch.shape for batch in image_set.batches(save_images(tmp_path, images), 2, None)]
     assert found == [(2, 3, 32, 32), (1, 3, 32, 32), (1, 3, 20, 48), (1, 3, 32, 32)]
 
 
 def test_files_and_an_array_of_the_same_images_give_the_same_batches(tmp_path):
     images = noise(5, 16, 24, 3)
     files, array = (
-        torch.cat(list(inception.batches(items, 2, None))) for items in (save_images(tmp_path, images), images)
+        torch.cat(list(image_set.batches(items, 2, None))) for items in (save_images(tmp_path, images), images)
     )
     torch.testing.assert_close(files, array)
     torch.testing.assert_close(array, torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
 def test_image_size_resizes_every_image_first(tmp_path):
-    (batch,) = inception.batches(save_images(tmp_path, [*noise(2, 8, 8, 3), *noise(2, 12, 20, 3)]), 8, 16)
+    (batch,) = image_set.batches(save_images(tmp_path, [*noise(2, 8, 8, 3), *noise(2, 12, 20, 3)]), 8, 16)
     assert batch.shape == (4, 3, 16, 16)
 
 
@@ -101,13 +106,13 @@ def test_grey_is_repeated_and_sixteen_bits_do_not_saturate(tmp_path):
     Image.fromarray((values // 257).astype(np.uint8)).save(tmp_path / "grey.png")
     expected = np.array([0, 1, 100, 255])[None, :, None].repeat(3, axis=2)
     for name in ("deep.png", "grey.png"):
-        np.testing.assert_array_equal(inception.pixels(tmp_path / name), expected)
+        np.testing.assert_array_equal(image_set.pixels(tmp_path / name), expected)
 
 
 def test_an_unreadable_image_is_named(tmp_path):
     (tmp_path / "x.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match=r"x\.png: "):
-        inception.pixels(tmp_path / "x.png")
+        image_set.pixels(tmp_path / "x.png")
 
 
 def test_weights_that_are_not_inceptions_are_refused(tmp_path):

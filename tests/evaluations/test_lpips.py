@@ -28,7 +28,9 @@ def load(file: str, name: str):
     return module
 
 
-load("lpips_network.py", "lpips_network")
+import diversity  # noqa: E402
+import lpips_network  # noqa: E402
+
 script = load("lpips.py", "lpips_script")
 
 
@@ -53,8 +55,8 @@ def backbone(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(backbone):
-    linear = Path(script.import_lpips().__file__).parent / "weights/v0.1/alex.pth"
-    return script.load_model("alex", linear, backbone)
+    linear = Path(lpips_network.import_lpips().__file__).parent / "weights/v0.1/alex.pth"
+    return lpips_network.load_model("alex", linear, backbone)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def report(tmp_path_factory, backbone, run_script):
 
 
 def test_the_distance_is_that_of_the_lpips_package(model, tmp_path, backbone):
-    package = script.import_lpips()
+    package = lpips_network.import_lpips()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reference = package.LPIPS(net="alex", pnet_rand=True, verbose=False)
@@ -80,7 +82,7 @@ def test_the_distance_is_that_of_the_lpips_package(model, tmp_path, backbone):
     one, other = torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.no_grad():
         expected = reference(one, other).flatten()
-        found = script.distance(model, script.embed(model, one), script.embed(model, other))
+        found = diversity.distance(model, diversity.embed(model, one), diversity.embed(model, other))
     assert expected.min() > 1e-4
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
@@ -93,11 +95,40 @@ def test_same_named_images_of_all_pairs_of_runs_are_averaged(model, report):
     with torch.no_grad():
         for i, j, names in pairs:
             for name in names:
-                one, other = (script.prepare(folders[run] / f"{name}.png", 64, None)[None] for run in (i, j))
-                expected.append(script.distance(model, script.embed(model, one), script.embed(model, other)).item())
+                one, other = (diversity.prepare(folders[run] / f"{name}.png", 64, None)[None] for run in (i, j))
+                expected.append(
+                    diversity.distance(model, diversity.embed(model, one), diversity.embed(model, other)).item()
+                )
     assert result["image_pairs"] == 7 and result["run_pairs"] == 3
     torch.testing.assert_close(result["lpips"], float(np.mean(expected)), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(result["std_over_images"], float(np.std(expected)), rtol=1e-5, atol=1e-7)
+
+
+def test_the_diversity_score_weighs_each_layout_once_however_many_images_it_has(report):
+    result, _ = report
+    layouts = result["layouts"]
+    assert {name: found["pairs"] for name, found in layouts.items()} == {"a.png": 3, "b.png": 3, "c.png": 1}
+    means = [found["mean"] for found in layouts.values()]
+    torch.testing.assert_close(result["ds"], float(np.mean(means)))
+    assert abs(result["ds"] - result["lpips"]) > 1e-6
+
+
+def test_layouts_of_a_manifest_belong_together_whatever_their_images_are_called(tmp_path):
+    layouts = [{"product": None, "objects": []}, {"product": "A", "objects": []}]
+    for run in (0, 1):
+        folder = tmp_path / f"run{run}"
+        folder.mkdir()
+        lines = [
+            {"stem": stem, "file": f"samples/{stem}.png", "layout": layouts[which], "source": "x"}
+            for stem, which in (("one", 0), ("one_2", 0), ("two", 1))
+        ]
+        (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    groups = diversity.find_groups(tmp_path)
+    found = {name: [str(path.relative_to(tmp_path)) for path in images.values()] for name, images in groups}
+    assert found == {
+        "one": ["run0/samples/one.png", "run0/samples/one_2.png", "run1/samples/one.png", "run1/samples/one_2.png"],
+        "two": ["run0/samples/two.png", "run1/samples/two.png"],
+    }
 
 
 def test_identical_runs_are_warned_of_by_name(report):
@@ -131,7 +162,7 @@ def test_several_processes_give_the_very_same_number_once(report, backbone, run_
 def test_missing_backbone_weights_are_one_line_that_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=r"^ImageNet weights alexnet-owt-7be5be79\.pth are not in") as raised:
-        script.find_backbone("alex", None)
+        lpips_network.find_backbone("alex", None)
     message = str(raised.value)
     assert "\n" not in message and "--backbone_weights FILE" in message
     assert str(tmp_path / "hub/checkpoints") in message and "https://" in message
@@ -140,36 +171,36 @@ def test_missing_backbone_weights_are_one_line_that_says_what_to_do(tmp_path, mo
 def test_weights_in_the_hub_cache_are_found(backbone, monkeypatch, tmp_path):
     (tmp_path / "hub").symlink_to(backbone.parents[1])
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert script.find_backbone("alex", None).samefile(backbone)
+    assert lpips_network.find_backbone("alex", None).samefile(backbone)
 
 
 def test_weights_of_another_network_are_refused(backbone):
     with pytest.raises(ValueError, match=r"alexnet-owt-7be5be79\.pth: not these weights"):
-        script.load_model("alex", backbone, backbone)
+        lpips_network.load_model("alex", backbone, backbone)
 
 
 def test_runs_are_samples_folders_before_anything_else_in_a_results_folder(tmp_path):
     runs = [save_images(tmp_path / name, "x", seed=0) for name in ("samples_0", "samples_1")]
     save_images(tmp_path / "labels", "x", seed=0)
-    assert script.find_runs(tmp_path) == runs
+    assert diversity.find_runs(tmp_path) == runs
 
 
 def test_runs_are_the_samples_inside_each_results_folder(tmp_path):
     runs = [save_images(tmp_path / name / "samples", "x", seed=0) for name in ("run0", "run1")]
     save_images(tmp_path / "run0" / "labels", "x", seed=0)
-    assert script.find_runs(tmp_path) == runs
+    assert diversity.find_runs(tmp_path) == runs
 
 
 def test_a_single_set_of_samples_does_not_hide_the_runs_beside_it(tmp_path):
     save_images(tmp_path / "samples", "x", seed=0)
     runs = [save_images(tmp_path / name / "samples", "x", seed=0) for name in ("run0", "run1")]
-    assert script.find_runs(tmp_path) == runs
+    assert diversity.find_runs(tmp_path) == runs
 
 
 def test_runs_are_plain_folders_of_images_or_the_folder_itself(tmp_path):
     runs = [save_images(tmp_path / name, "x", seed=0) for name in ("one", "two")]
-    assert script.find_runs(tmp_path) == runs
-    assert script.find_runs(runs[0]) == [runs[0]]
+    assert diversity.find_runs(tmp_path) == runs
+    assert diversity.find_runs(runs[0]) == [runs[0]]
 
 
 def test_one_run_alone_is_refused(tmp_path, monkeypatch):
@@ -183,7 +214,7 @@ def test_compat_sdm_normalises_for_imagenet_at_299(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()
     Image.new("RGB", (64, 64), (255, 0, 51)).save(folder / "x.png")
-    prepared = script.prepare(folder / "x.png", 256, "sdm")
+    prepared = diversity.prepare(folder / "x.png", 256, "sdm")
     assert prepared.shape == (3, 299, 299)
     expected = (torch.tensor([1.0, 0.0, 0.2]) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
         [0.229, 0.224, 0.225]

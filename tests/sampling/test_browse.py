@@ -1,11 +1,11 @@
 """What the page of looked-at pictures says, held against what the data set gives."""
 
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
+from page_reader import Read
 from PIL import Image
 
 from stay_diffusion import factory
@@ -16,28 +16,6 @@ from stay_diffusion.sampling.browse_page import clear, page, save_pictures
 from stay_diffusion.sampling.preview import colour_of
 
 NASTY = """<script>alert("1")</script>'&"""
-
-
-class Read(HTMLParser):
-    """Every tag with its attributes, in order, and the text up to the next."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict, list[str]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes), []))
-
-    def handle_data(self, data):
-        if self.tags:
-            self.tags[-1][2].append(data)
-
-    def of(self, tag: str, kind: str = "") -> list[dict]:
-        return [a for name, a, _ in self.tags if name == tag and (not kind or kind in a.get("class", "").split())]
-
-    def text(self, tag: str) -> list[str]:
-        return ["".join(data).strip() for name, _, data in self.tags if name == tag]
 
 
 @pytest.fixture

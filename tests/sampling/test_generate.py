@@ -4,9 +4,11 @@ import torch
 from stay_diffusion import factory
 from stay_diffusion.config import SampleConfig
 from stay_diffusion.data.annotations import Box, Vocabulary
+from stay_diffusion.data.images import to_tensor
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.diffusion.gaussian_diffusion import respace
-from stay_diffusion.sampling.generate import generate, generate_all, image_generators
+from stay_diffusion.sampling.batches import make_all
+from stay_diffusion.sampling.generate import generate, image_generators, sampling
 from stay_diffusion.sampling.layouts import LayoutItem
 
 VOCABULARY = Vocabulary(("spot", "line"), ("A",))
@@ -35,20 +37,10 @@ def networks(tiny_run):
 
 def images_of(networks, items=ITEMS, z_mode="off", done=frozenset(), **options):
     built, diffusion = networks
-    made = {}
-    generate_all(
-        built[z_mode],
-        diffusion,
-        items,
-        VOCABULARY,
-        SHAPE,
-        SampleConfig(**options),
-        "4",
-        torch.device("cpu"),
-        on_image=lambda index, item, image: made.update({index: image}),
-        done=done,
-    )
-    return made
+    made, sample = {}, SampleConfig(**options)
+    make = sampling(built[z_mode], respace(diffusion, "4"), items, VOCABULARY, SHAPE, sample)
+    make_all(make, len(items), sample.batch_size, lambda index, one: made.update({index: one.image}), done)
+    return {index: to_tensor(image, 1) for index, image in made.items()}
 
 
 def layout_of(items=ITEMS):

@@ -98,15 +98,21 @@ def test_a_run_killed_while_writing_continues_bit_for_bit(
     assert not list(tmp_path.glob("*.tmp"))
 
 
+# Sends the process a signal after a step, with the checkpoint before it on disk.
 STOP_AFTER_STEP = """
 import os
 from stay_diffusion.logger import Logger
-line = Logger.line
+from stay_diffusion.training.saving import Saver
+line, save, savers = Logger.line, Saver.save, []
 def stopping(self, text):
     line(self, text)
     if text.startswith("step {step}/"):
+        [saver.wait() for saver in savers]
         os.kill(os.getpid(), {number})
-Logger.line = stopping
+def saving(self):
+    save(self)
+    savers.append(self)
+Logger.line, Saver.save = stopping, saving
 """
 
 

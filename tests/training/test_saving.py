@@ -5,13 +5,14 @@ import torch
 
 from stay_diffusion import factory
 from stay_diffusion.checkpoint import RunFolder, load_tensors
+from stay_diffusion.training import saving
 from stay_diffusion.training.saving import Saver
 from stay_diffusion.training.state import TrainingState
 
 
 @pytest.fixture
 def saver(tiny_run, tmp_path):
-    config = tiny_run(keep_checkpoints=0)
+    config = tiny_run(keep_checkpoints=0, schedule_sampler="loss-second-moment")
     model = factory.build_model(config)
     state = TrainingState(config, model, factory.build_diffusion(config.diffusion), torch.device("cpu"))
     return Saver(RunFolder(tmp_path), config, state)
@@ -29,6 +30,7 @@ def test_what_is_written_is_the_state_at_the_save_whatever_training_does_meanwhi
     monkeypatch.setattr(saver.folder, "save", lambda *arguments: may_write.wait(10) and real(*arguments))
     fill(saver, 1.0, step=1)
     saver.save()
+    saver.wait_for_copy()
     fill(saver, 2.0, step=2)
     may_write.set()
     saver.wait()
@@ -41,7 +43,8 @@ def test_the_memory_of_a_checkpoint_serves_the_next_once_it_is_written(saver):
     for step in (1, 2):
         fill(saver, float(step), step)
         saver.save()
-        places.append([tensor.data_ptr() for tensor in saver._files["model"].values()])
+        saver.wait_for_copy()
+        places.append([tensor.data_ptr() for tensor in saver.files["model"].values()])
     saver.wait()
     assert places[0] == places[1]
     for step in (1, 2):
@@ -53,7 +56,49 @@ def test_a_checkpoint_shares_no_memory_with_what_is_trained(saver):
     saver.save()
     saver.wait()
     trained = {tensor.data_ptr() for tensor in saver.state.model.state_dict().values()}
-    assert not trained & {tensor.data_ptr() for tensor in saver._files["model"].values()}
+    assert not trained & {tensor.data_ptr() for tensor in saver.files["model"].values()}
+
+
+def test_a_save_does_not_wait_for_its_copy_and_who_changes_the_state_does(saver, monkeypatch):
+    may_copy, real, order = threading.Event(), saving.copied, []
+
+    def copied(value, into=None):
+        assert may_copy.wait(10)
+        order.append("copied")
+        return real(value, into)
+
+    monkeypatch.setattr(saving, "copied", copied)
+    saver.save()
+    order.append("goes on")
+    threading.Timer(0.1, may_copy.set).start()
+    saver.wait_for_copy()
+    order.append("changes")
+    saver.wait()
+    assert order == ["goes on", "copied", "changes"]
+
+
+def test_what_learns_before_the_update_is_copied_at_once(saver, monkeypatch):
+    history, real = saver.state.timestep_sampler.history, saving.copied
+    may_copy = threading.Event()
+    monkeypatch.setattr(saving, "copied", lambda *arguments, **named: may_copy.wait(10) and real(*arguments, **named))
+    history.fill_(1.0)
+    saver.save()
+    history.fill_(2.0)
+    may_copy.set()
+    saver.wait()
+    assert (load_tensors(saver.folder.file("state", 0))["timestep_sampler"]["history"] == 1).all()
+
+
+@pytest.mark.parametrize("failing", ["copied", "save"])
+def test_whatever_fails_beside_it_training_does_not_wait_for_ever(saver, monkeypatch, failing):
+    def no_memory(*_, **__):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(*((saving, "copied") if failing == "copied" else (saver.folder, "save")), no_memory)
+    saver.save()
+    saver.wait_for_copy()
+    with pytest.raises(MemoryError, match="no memory"):
+        saver.wait()
 
 
 def test_what_writing_raises_is_raised_by_the_next_wait_and_only_there(saver, monkeypatch):

@@ -1,6 +1,7 @@
 """What a run meets on a real machine: a full disk, a second process, too few pictures, a changed mind."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -46,6 +47,26 @@ def test_a_second_process_in_a_folder_is_refused_until_the_first_has_ended(tmp_p
             lock(tmp_path)
         first.kill()
     lock(tmp_path)
+
+
+TOO_LITTLE = {
+    "GPU": "raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...')",
+    "CPU": "torch.empty(2**48)",
+}
+
+
+@pytest.mark.parametrize("device", TOO_LITTLE)
+def test_memory_that_does_not_suffice_is_one_line_with_what_needs_less(run_script, command, tmp_path, device):
+    prelude = (
+        f"import torch\nfrom stay_diffusion.training import train_loop\ndef step(*_, **__): {TOO_LITTLE[device]}\n"
+    )
+    prelude += "train_loop.train_step = step"
+    output = run_script(TRAIN, *command, "--logdir", tmp_path, "--max_steps", 1, prelude=prelude, code=1).output
+    told = output.splitlines()[-1]
+    assert re.match(
+        r"error: out of memory \(training takes about \d+\.\d GiB in float32\): a smaller --microbatch, ", told
+    )
+    assert "--use_checkpoint True" in told and "--image_size" in told and "Traceback" not in output
 
 
 def test_pictures_too_few_to_hold_any_out_train_with_a_warning(run_script, command, tmp_path):

@@ -3,6 +3,7 @@ import itertools
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from stay_diffusion.checkpoint import RunFolder, load_tensors
 from stay_diffusion.config import TrainConfig
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.logger import Logger
+from stay_diffusion.training import saving
 from stay_diffusion.training.ema import Ema
-from stay_diffusion.training.state import TrainingState
+from stay_diffusion.training.state import TrainingState, copied
 from stay_diffusion.training.train_loop import Periodic, learning_rate, signals_caught, train, train_step
 from stay_diffusion.training.validation import Validation
 
@@ -101,6 +103,20 @@ def test_a_good_step_changes_the_weights_and_is_not_counted(new_state, tmp_path)
     assert all((before[name] != tensor).any() for name, tensor in weights_of(state).items() if name.startswith("out."))
 
 
+def test_nothing_of_a_checkpoint_but_what_is_copied_at_once_changes_before_the_update(new_state, tmp_path):
+    config, state = new_state("isla_bg", schedule_sampler="loss-second-moment", microbatch=2)
+    step(config, state, tmp_path)  # then there are moments
+    before, seen = copied(state.contents(config)), []
+    train_step(state, config, *batch(), Logger(tmp_path), lambda: seen.append(copied(state.contents(config))))
+    (seen,) = seen
+    after = state.contents(config)
+    assert set(before) == {"model", "ema_0.9", "opt", "state"}
+    for name in ("model", "ema_0.9", "opt"):
+        torch.testing.assert_close(seen[name], before[name], rtol=0, atol=0)
+        with pytest.raises(AssertionError):
+            torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)
+
+
 def test_the_gradient_is_clipped_to_its_norm(new_state, tmp_path):
     config, state = new_state(grad_clip=0.01)
     _, logger = step(config, state, tmp_path)
@@ -122,6 +138,27 @@ def test_the_logged_loss_is_the_mean_over_all_pieces(new_state, tmp_path):
         config, state = new_state(microbatch=microbatch)
         losses.append(step(config, state, tmp_path)[1].dump(1)["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+MODELS = [{"conditioning": name} for name in ("none", "isla", "isla_bg", "spade")]
+MODELS += [{"class_cond": False}, {"conditioning": "isla_bg", "mask_refine": True, "z_mode": "prior"}]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_every_weight_has_a_gradient_whatever_the_layouts(tiny_run, tmp_path, model):
+    # Processes would wait for one another's otherwise, and DistributedDataParallel is told that nothing changes.
+    images, layout = batch()
+    layout = replace(layout, semantic_map=torch.ones(4, 2, 8, 8, dtype=torch.int16))
+    empty = replace(layout, boxes=layout.boxes[:, :0], labels=layout.labels[:, :0], valid=layout.valid[:, :0])
+    many = replace(
+        layout, **{name: getattr(layout, name).repeat_interleave(9, 1) for name in ("boxes", "labels", "valid")}
+    )
+    for layouts, drop_rate in ((layout, 0.0), (layout, 1.0), (empty, 0.0), (many, 0.5)):
+        config = tiny_run(model=model, drop_rate=drop_rate)
+        network = factory.build_model(config)
+        state = TrainingState(config, network, factory.build_diffusion(config.diffusion), CPU)
+        step(config, state, tmp_path, (images, layouts))
+        assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
 
 # Averages and learning rate
@@ -178,6 +215,21 @@ def test_what_is_saved_is_flat_tensors_and_loads_safely(new_state, tmp_path):
     torch.testing.assert_close(
         load_tensors(tmp_path / "ema_0.9.pt"), dict(state.emas[0].model.state_dict()), rtol=0, atol=0
     )
+
+
+def test_a_checkpoint_that_is_copied_late_is_still_that_of_its_step(new_state, tmp_path, monkeypatch):
+    def late(value, into=None):
+        time.sleep(0.2)  # longer than a step
+        return copied(value, into)
+
+    for name in ("at once", "late"):
+        config, state = new_state("isla_bg", max_steps=3, save_interval=1, keep_checkpoints=0)
+        run(config, state, RunFolder(tmp_path / name))
+        monkeypatch.setattr(saving, "copied", late)
+    for step in (1, 2, 3):
+        for name in ("model", "ema_0.9", "opt"):
+            ours, theirs = (RunFolder(tmp_path / each).load(name, step) for each in ("late", "at once"))
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_a_restored_state_remembers_its_place_and_its_best_loss(new_state, tmp_path):

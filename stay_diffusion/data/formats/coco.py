@@ -27,13 +27,14 @@ from stay_diffusion.data.formats.coco_entries import (
     stated_size,
 )
 from stay_diffusion.data.formats.files import check_image_dir, check_names, replace_file
-from stay_diffusion.data.formats.plain_boxes import UNREADABLE, as_name, reading
+from stay_diffusion.data.formats.plain_boxes import UNREADABLE, as_name, plain_number, reading
 from stay_diffusion.data.images import ImageError, image_size
 from stay_diffusion.data.problems import Problem
 
 logger = logging.getLogger("stay_diffusion.data")
 
 FILE_NAMES = ("_annotations.coco.json", "instances_*.json", "annotations.json")  # preferred to other *.json
+WEAK_MASKS = "weak: found where a picture differs from the same picture without its objects, not drawn by hand"
 DIGITS = 6  # of written numbers: far below what can be drawn, and 0.1 + 0.2 - 0.1 is 0.2 again
 
 
@@ -76,13 +77,20 @@ def _read(file: Path, image_dir: Path | None, found: list[Problem]) -> tuple[lis
 
 
 def write(
-    path: Path, records: Sequence[ImageRecord], tags: Sequence[str], *, name: str, image_dir: Path | None = None
+    path: Path,
+    records: Sequence[ImageRecord],
+    tags: Sequence[str],
+    *,
+    name: str,
+    image_dir: Path | None = None,
+    weak_masks: Sequence[Sequence[dict]] | None = None,
 ) -> None:
     """An instances JSON at `path`, replaced as a whole; the categories are `tags`, then other labels as they appear.
 
     file_name is relative to `image_dir`; without it to the JSON's folder where all pictures are below that, else to
-    the innermost folder that holds them all. A product is no category but the image's "product". Equal records give
-    equal bytes. Raises AnnotationError for a picture given twice or outside `image_dir`.
+    the innermost folder that holds them all. A product is no category but the image's "product". `weak_masks` holds,
+    record by record, the run-length code of each box's mask: the annotation then is "weak", and its area still that of
+    the box. Equal records give equal bytes. Raises AnnotationError for a picture given twice or outside `image_dir`.
     """
     path = Path(path)
     products = {record.product for record in records}
@@ -91,7 +99,7 @@ def write(
     category_ids = {label: i for i, label in enumerate(check_names(path, [*labels]), start=1)}
     root = image_dir or _common_folder(path, records)
     images, annotations = {}, []
-    for record in records:
+    for i, record in enumerate(records):
         file_name = _below(root, record.path)
         if file_name is None:
             raise AnnotationError(f"{path}: the image {record.path} is not below {root}")
@@ -101,11 +109,14 @@ def write(
         images[file_name] = {"id": len(images) + 1, "file_name": file_name, "width": width, "height": height}
         if record.product is not None:
             images[file_name]["product"] = record.product
-        for box in record.boxes:
+        masks = (
+            [{"segmentation": mask, "weak": True} for mask in weak_masks[i]] if weak_masks else [{}] * len(record.boxes)
+        )
+        for box, mask in zip(record.boxes, masks, strict=True):
             place = {"image_id": len(images), "category_id": category_ids[box.label]}
-            annotations.append({"id": len(annotations) + 1, **place, **_shape(box)})
+            annotations.append({"id": len(annotations) + 1, **place, **_shape(box), **mask})
     content = {
-        "info": {"description": name},
+        "info": {"description": name, **({"masks": WEAK_MASKS} if weak_masks else {})},
         "licenses": [],
         "images": [*images.values()],
         "annotations": annotations,
@@ -184,6 +195,8 @@ def _below(folder: Path, path: Path) -> str | None:
 
 
 def _shape(box: Box) -> dict:
-    width, height = round(box.x1 - box.x0, DIGITS), round(box.y1 - box.y0, DIGITS)
-    bbox = [round(box.x0, DIGITS), round(box.y0, DIGITS), width, height]
-    return {"bbox": bbox, "area": round(width * height, DIGITS), "iscrowd": 0}
+    def number(value: float) -> int | float:
+        return plain_number(round(value, DIGITS))
+
+    width, height = number(box.x1 - box.x0), number(box.y1 - box.y0)
+    return {"bbox": [number(box.x0), number(box.y0), width, height], "area": number(width * height), "iscrowd": 0}

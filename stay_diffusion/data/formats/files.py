@@ -160,15 +160,30 @@ def check_stems(folder: Path, records: Sequence[ImageRecord]) -> None:
         stems[record.stem] = record.path
 
 
-def copy_image(image: Path, folder: Path) -> Path:
-    """Where a copy of `image` now is in `folder`, complete or not at all."""
+def copy_image(image: Path, folder: Path, name: str = "") -> Path:
+    """Where a copy of `image` now is in `folder`, complete or not at all; `name` if it is to have another there."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{image.name}.tmp"
     try:
         shutil.copyfile(image, partial)
-        return partial.replace(folder / image.name)
+        return partial.replace(folder / (name or image.name))
     finally:
         partial.unlink(missing_ok=True)
+
+
+def link_image(image: Path, folder: Path) -> Path:
+    """Where `image` now is in `folder` too: another name of the same file, a copy where the file system has none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{image.name}.tmp"
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(os.path.realpath(image), partial)
+    except OSError:
+        return copy_image(image, folder)
+    try:
+        return partial.replace(folder / image.name)
+    finally:
+        partial.unlink(missing_ok=True)  # renaming one name of a file to another of its names does nothing at all
 
 
 def replace_file(path: Path, text: str) -> None:

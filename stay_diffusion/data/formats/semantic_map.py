@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from stay_diffusion.data import codings
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, MapFiles
-from stay_diffusion.data.codings import BACKGROUND, NO_INSTANCE, NO_OBJECT, Coding, Ids
+from stay_diffusion.data.codings import BACKGROUND, NO_INSTANCE, NO_OBJECT, NOT_IN_MAPS, Coding, Ids
 from stay_diffusion.data.formats.files import (
     CLASSES,
     check_names,
@@ -235,5 +235,6 @@ def _size(ids: Ids) -> str:
 
 
 def _ranges(ids: tuple[int, ...]) -> str:
-    low = [i for i in sorted(ids) if i == 0 or i - 1 in ids]
-    return f"{low[0]}..{low[-1]}" + "".join(f" and {i}" for i in sorted(set(ids) - set(low)))
+    known = sorted({*ids} - {NOT_IN_MAPS})
+    low = [i for i in known if i == 0 or i - 1 in known]
+    return f"{low[0]}..{low[-1]}" + "".join(f" and {i}" for i in sorted({*known} - {*low}))

@@ -27,7 +27,7 @@ from stay_diffusion.data.formats.yolo_places import SPLITS, data_set, find_pairs
 from stay_diffusion.data.images import ImageError, image_size
 from stay_diffusion.data.problems import Problem
 
-DIGITS = 5  # of pixels, in reading: ten digits of a share are worth more in the widest of pictures
+DIGITS = 5  # of pixels, in reading and writing: ten digits of a share are worth more in the widest of pictures
 
 
 def read(
@@ -160,5 +160,7 @@ def _bounds(values: Sequence[float], width: int, height: int) -> Bounds | None:
 
 def _normalised(box: Box, width: int, height: int) -> str:
     """cx cy w h; ten digits keep a box within 0.00001 pixels in the widest of images."""
-    sums = (box.x0 + box.x1) / 2 / width, (box.y0 + box.y1) / 2 / height
-    return " ".join(f"{value:.10f}" for value in (*sums, (box.x1 - box.x0) / width, (box.y1 - box.y0) / height))
+    # Rounded before they become shares as after: what was read is written as it was.
+    x0, y0, x1, y1 = (round(value, DIGITS) for value in (box.x0, box.y0, box.x1, box.y1))
+    shares = (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
+    return " ".join(f"{value:.10f}" for value in shares)

@@ -1,0 +1,146 @@
+"""A new class with few pictures: a base model fine-tuned, with each --freeze, against a new one, in equal steps.
+
+    python benchmarks/few_shot.py --data_dir NEU-DET --out DIR [--new scratches] [--pictures 20,60] [--steps 200]
+
+The base is trained on the pictures without the new class, every other run on the first N of those that show it. All
+runs are scripts/image_train.py with the preset deeppcb_64.json on whole pictures, scripts/image_sample.py at s = 1.5 on
+the new class's validation layouts and evaluations/box_adherence.py; the losses are of the last averages, on
+fixed noise, over all validation pictures that show the new class and all that do not. An interrupted comparison
+continues. Prints the protocol and a table.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from stay_diffusion import factory
+from stay_diffusion.checkpoint import RunFolder
+from stay_diffusion.config import RunConfig
+from stay_diffusion.data.formats import voc
+from stay_diffusion.data.loader import in_order
+from stay_diffusion.diffusion.gaussian_diffusion import respace
+from stay_diffusion.training.state import TrainingState
+from stay_diffusion.training.validation import Validation
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESET = ROOT / "scripts/configs/deeppcb_64.json"
+RATE = json.loads(PRESET.read_text())["ema_rate"]
+WHOLE = ["--crop_policy", "resize", "--background_rate", 0, "--dataset_mode", "voc"]
+FREEZES = ("none", "encoder", "all_but_conditioning")
+SCALE, NOISES = 1.5, 5
+CPU = torch.device("cpu")
+
+
+def run(script: str, *words) -> None:
+    subprocess.run([sys.executable, str(ROOT / script), *map(str, words)], check=True)
+
+
+def write_lists(data: Path, out: Path, new: str, counts: list[int]) -> list[str]:
+    """Lists of pictures, by whether they show the new class, for --id_list; returns the other classes."""
+    for split in ("train", "val"):
+        records, tags = voc.read(data / split, None, [])
+        shown = {record.stem: any(box.label == new for box in record.boxes) for record in records}
+        for name, wanted in (("base", False), ("new", True)):
+            stems = [stem for stem, shows in shown.items() if shows == wanted]
+            (out / f"{name}_{split}.txt").write_text("\n".join(stems))
+            for count in counts if wanted else ():
+                (out / f"new{count}_{split}.txt").write_text("\n".join(stems[:count] if split == "train" else stems))
+    if new not in tags:
+        raise ValueError(f"--new {new}: the data have {', '.join(tags)}")
+    return [tag for tag in tags if tag != new]
+
+
+def loss_on(weights: Path, lists: Path) -> float:
+    """The mean loss of weights over all validation pictures of a list, with the same noise for all."""
+    config = factory.trained_config(weights, {"id_list": str(lists)}, RunConfig(), "weights")
+    config = replace(config, train=replace(config.train, precision="fp32"))
+    records, _ = factory.read_split(config.data, "val")
+    dataset = factory.build_dataset(records, config, augment=False)
+    diffusion = respace(factory.build_diffusion(config.diffusion), config.diffusion.timestep_respacing)
+    state = TrainingState(config, factory.load_trained(config, weights, CPU), diffusion, CPU)
+    batches, folder = list(in_order(dataset, 20)), RunFolder(weights.parent)
+    losses = [Validation(batches, len(dataset), folder, diffusion, seed).loss(state) for seed in range(NOISES)]
+    return sum(losses) / NOISES
+
+
+def measure(folder: Path, lists: Path, sample: str = "") -> dict:
+    """What a run's last averages do to new and old pictures, and, in the precision `sample`, what they draw."""
+    weights = folder / f"ema_{RATE}.pt"
+    found = {name: loss_on(weights, lists / f"{name}_{{split}}.txt") for name in ("new", "base")}
+    if sample:
+        results = folder / "samples"
+        words = ["--model_path", weights, "--results_path", results, "--s", SCALE, "--precision", sample]
+        run("scripts/image_sample.py", *words)
+        run("evaluations/box_adherence.py", results)
+        adherence = json.loads((results / "box_adherence.json").read_text())
+        found |= {key: adherence[key] for key in ("inside", "outside", "ratio", "empty_boxes", "boxes")}
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--data_dir", type=Path, required=True, help="Pascal VOC, with train and val folders")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--new", default="scratches")
+    parser.add_argument("--pictures", default="20,60")
+    parser.add_argument("--base_steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--lr", type=float, default=2e-4, help="of the fine-tunes; the others have the preset's")
+    parser.add_argument("--precision", default="auto", help="of training and sampling")
+    arguments = parser.parse_args()
+    out, steps = arguments.out, arguments.steps
+    out.mkdir(parents=True, exist_ok=True)
+    counts = [int(count) for count in arguments.pictures.split(",")]
+    old = write_lists(arguments.data_dir, out, arguments.new, counts)
+
+    def train(name: str, lists: str, *words) -> Path:
+        shared = ["--data_dir", arguments.data_dir, "--id_list", out / f"{lists}_{{split}}.txt", "--logdir", out / name]
+        shared += ["--precision", arguments.precision, "--save_interval", 250, "--preview_interval", 0]
+        run("scripts/image_train.py", *shared, *words)
+        return out / name
+
+    # The base, and what it makes of the new class before anything is learnt
+    new_run = ["--config", PRESET, *WHOLE]
+    of_base = ["--classes", ",".join(old), "--lr_anneal_steps", arguments.base_steps, "--val_interval", 250]
+    base = train("base", "base", *new_run, *of_base, "--val_images", 100)
+    fine = ["--finetune_from", base / f"ema_{RATE}.pt", "--ema_rate", RATE, "--drop_rate", 0.1, "--batch_size", 8]
+    untrained = train("untrained", "new", *fine, "--lr", 0, "--max_steps", 1, "--val_interval", 0)
+    found = {"base, extended": measure(untrained, out)}
+
+    # The comparison
+    of_all = ["--lr_anneal_steps", steps, "--val_interval", 50]
+    for count in counts:
+        for freezing in FREEZES:
+            words = [*fine, "--freeze", freezing, "--lr", arguments.lr, *of_all]
+            folder = train(f"{freezing}_{count}", f"new{count}", *words)
+            found[f"fine-tuned, --freeze {freezing}, {count}"] = measure(folder, out, arguments.precision)
+        folder = train(f"scratch_{count}", f"new{count}", *new_run, *of_all)
+        found[f"from scratch, {count}"] = measure(folder, out, arguments.precision)
+        (out / "few_shot.json").write_text(json.dumps(found, indent=2) + "\n")
+
+    print(f"\nnew class {arguments.new}; base of {arguments.base_steps} steps on {', '.join(old)}; {steps} steps each;")
+    print(
+        f"preset {PRESET.stem} on whole pictures, batch 8, lr {arguments.lr} in fine-tuning; {NOISES} noises a picture;"
+    )
+    print(f"s {SCALE}, default sampler; torch {torch.__version__}, {platform.machine()}, {arguments.precision}\n")
+    print("| run, pictures | loss, new | loss, old | inside | outside | in/out ratio | empty boxes |")
+    print("|---|---|---|---|---|---|---|")
+    for name, row in found.items():
+        drawn = "| | | |"
+        if "inside" in row:
+            levels = f"{row['inside']:.1f} | {row['outside']:.1f} | {row['ratio']:.2f}"
+            drawn = f"{levels} | {row['empty_boxes']} of {row['boxes']}"
+        print(f"| {name} | {row['new']:.4f} | {row['base']:.4f} | {drawn} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Sampling around known pixels: a sampler that fills in the others (RePaint, arXiv 2201.09865)."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from .gaussian_diffusion import GaussianDiffusion, Model
+from .samplers import ddim_step
+
+
+def inpaint(
+    diffusion: GaussianDiffusion,
+    model: Model,
+    x: Tensor,
+    draw_noise: Callable[[], Tensor],
+    clip_denoised: bool = True,
+    model_kwargs: dict | None = None,
+    *,
+    known: Tensor,
+    keep: Tensor,
+    jump_length: int = 1,
+    num_resamples: int = 4,
+) -> Tensor:
+    """Images (B, C, H, W) that are `known` (B, C, H, W) wherever `keep` (B, 1, H, W) bool says so, exactly.
+
+    At every step the clean image that the network sees is replaced by the known pixels, so that at every noise level
+    they are what q makes of them. Steps are ancestral, and each `jump_length` of them are gone `num_resamples` times,
+    back up with fresh noise: only so do the unknown pixels come to agree with the known ones (section 4.2). Few, wide
+    steps want short jumps.
+    """
+    steps = torch.arange(diffusion.num_timesteps, device=x.device)
+    for i, is_up in visits(diffusion.num_timesteps, jump_length, num_resamples):
+        t = steps[i].expand(len(x))
+        if is_up:
+            share = diffusion.at("alphas_cumprod", t) / diffusion.at("alphas_cumprod_prev", t)
+            x = share.sqrt() * x + (1 - share).sqrt() * draw_noise()
+        else:
+            x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
+            x_start = torch.where(keep, known, x_start)
+            x = ddim_step(diffusion, x_start, x, t, draw_noise(), eta=1.0) if i else x_start
+    return x
+
+
+def visits(num_steps: int, jump_length: int, num_resamples: int) -> Iterator[tuple[int, bool]]:
+    """The steps in order, each with whether it is gone upwards (from less noise to that of step i) or downwards."""
+    for start in range(num_steps - 1, -1, -jump_length):
+        block = range(start, max(start - jump_length, -1), -1)
+        for repetition in range(num_resamples):
+            if repetition:
+                yield from ((i, True) for i in reversed(block))
+            yield from ((i, False) for i in block)
