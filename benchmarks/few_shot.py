@@ -2,11 +2,11 @@
 
     python benchmarks/few_shot.py --data_dir NEU-DET --out DIR [--new scratches] [--pictures 20,60] [--steps 200]
 
-The base is trained on the pictures without the new class, every other run on the first N of those that show it. All
-runs are scripts/image_train.py with the preset deeppcb_64.json on whole pictures, scripts/image_sample.py at s = 1.5 on
-the new class's validation layouts and evaluations/box_adherence.py; the losses are of the last averages, on
-fixed noise, over all validation pictures that show the new class and all that do not. An interrupted comparison
-continues. Prints the protocol and a table.
+The base is trained on the pictures without the new class, every other run on the first N of those that show it, one of
+them on 40 of the base's besides. All runs are scripts/image_train.py with the preset deeppcb_64.json on whole pictures,
+scripts/image_sample.py at s = 1.5 on the new class's validation layouts and evaluations/box_adherence.py; losses are
+of the last averages, on fixed noise, over all validation pictures that show the new class and all that do not. An
+interrupted comparison continues. Prints the protocol and a table.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PRESET = ROOT / "scripts/configs/deeppcb_64.json"
 RATE = json.loads(PRESET.read_text())["ema_rate"]
 WHOLE = ["--crop_policy", "resize", "--background_rate", 0, "--dataset_mode", "voc"]
 FREEZES = ("none", "encoder", "all_but_conditioning")
-SCALE, NOISES = 1.5, 5
+SCALE, NOISES, OLD_PICTURES = 1.5, 5, 40
 CPU = torch.device("cpu")
 
 
@@ -42,15 +42,22 @@ def run(script: str, *words) -> None:
 
 
 def write_lists(data: Path, out: Path, new: str, counts: list[int]) -> list[str]:
-    """Lists of pictures, by whether they show the new class, for --id_list; returns the other classes."""
+    """Lists of pictures for --id_list, by whether they show the new class; returns the other classes."""
+
+    def write(name: str, split: str, stems: list[str]) -> None:
+        (out / f"{name}_{split}.txt").write_text("\n".join(stems))
+
     for split in ("train", "val"):
         records, tags = voc.read(data / split, None, [])
-        shown = {record.stem: any(box.label == new for box in record.boxes) for record in records}
-        for name, wanted in (("base", False), ("new", True)):
-            stems = [stem for stem, shows in shown.items() if shows == wanted]
-            (out / f"{name}_{split}.txt").write_text("\n".join(stems))
-            for count in counts if wanted else ():
-                (out / f"new{count}_{split}.txt").write_text("\n".join(stems[:count] if split == "train" else stems))
+        shows = {record.stem: any(box.label == new for box in record.boxes) for record in records}
+        old, shown = ([stem for stem, is_new in shows.items() if is_new == wanted] for wanted in (False, True))
+        write("base", split, old)
+        write("new", split, shown)
+        for count in counts:
+            few = shown[:count] if split == "train" else shown
+            repeated = old[:: len(old) // OLD_PICTURES][:OLD_PICTURES] if split == "train" else []
+            write(f"new{count}", split, few)
+            write(f"mixed{count}", split, few + repeated)
     if new not in tags:
         raise ValueError(f"--new {new}: the data have {', '.join(tags)}")
     return [tag for tag in tags if tag != new]
@@ -111,7 +118,7 @@ def main() -> int:
     new_run = ["--config", PRESET, *WHOLE]
     of_base = ["--classes", ",".join(old), "--lr_anneal_steps", arguments.base_steps, "--val_interval", 250]
     base = train("base", "base", *new_run, *of_base, "--val_images", 100)
-    fine = ["--finetune_from", base / f"ema_{RATE}.pt", "--ema_rate", RATE, "--drop_rate", 0.1, "--batch_size", 8]
+    fine = ["--finetune_from", base, "--ema_rate", RATE, "--drop_rate", 0.1, "--batch_size", 8]
     untrained = train("untrained", "new", *fine, "--lr", 0, "--max_steps", 1, "--val_interval", 0)
     found = {"base, extended": measure(untrained, out)}
 
@@ -121,7 +128,9 @@ def main() -> int:
         for freezing in FREEZES:
             words = [*fine, "--freeze", freezing, "--lr", arguments.lr, *of_all]
             folder = train(f"{freezing}_{count}", f"new{count}", *words)
-            found[f"fine-tuned, --freeze {freezing}, {count}"] = measure(folder, out, arguments.precision)
+            found[f"--freeze {freezing}, {count}"] = measure(folder, out, arguments.precision)
+        folder = train(f"mixed_{count}", f"mixed{count}", *fine, "--lr", arguments.lr, *of_all)
+        found[f"--freeze none, {count} and {OLD_PICTURES} old"] = measure(folder, out, arguments.precision)
         folder = train(f"scratch_{count}", f"new{count}", *new_run, *of_all)
         found[f"from scratch, {count}"] = measure(folder, out, arguments.precision)
         (out / "few_shot.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -24,7 +24,7 @@ from stay_diffusion.command import run_command
 from stay_diffusion.config import DataConfig
 from stay_diffusion.data.annotations import Box, ImageRecord, Vocabulary
 from stay_diffusion.data.datasets import DATASETS
-from stay_diffusion.data.images import find_pictures, to_tensor
+from stay_diffusion.data.images import find_pictures, to_pil, to_tensor
 from stay_diffusion.sampling.export import ResultsFolder
 from stay_diffusion.sampling.layouts import LayoutItem
 
@@ -86,7 +86,7 @@ def main() -> int:
     done = results.done(items, settings)
     results.open()
     for index in tqdm(sorted(set(range(args.num)) - done), unit="picture", disable=None):
-        image = to_tensor(paste_all(plans[index], args.feather), channels_of(plans[index].host))
+        image = to_pil(to_tensor(paste_all(plans[index], args.feather), channels_of(plans[index].host)))
         results.add(index, items[index], image, settings | provenance(plans[index]))
     results.finish(items, save_npz=False)
     objects = sum(len(one.pastes) for one in plans)

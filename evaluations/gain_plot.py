@@ -62,14 +62,14 @@ def _arm(entry: dict, figure: str, x: float, y) -> list[str]:
         parts.append(_line(x, y(max(0.0, mean - std)), x, y(min(1.0, mean + std)), MEAN, 1))
     spots = [(x + 6 * (i - (len(values) - 1) / 2), y(value)) for i, value in enumerate(values)]
     parts += [f'<circle cx="{cx:g}" cy="{cy}" r="3.2" fill="{DOT}" fill-opacity="0.8"/>' for cx, cy in spots]
-    for line, text in enumerate(_caption(entry)):
+    for line, text in enumerate(_caption(entry, figure)):
         parts.append(f'<text x="{x:g}" y="{TOP + HEIGHT + 18 + 13 * line}" text-anchor="middle">{escape(text)}</text>')
     return parts
 
 
-def _caption(entry: dict) -> list[str]:
+def _caption(entry: dict, figure: str) -> list[str]:
     words = {None: ["synthetic", "only"], 0: ["real"]}.get(entry["ratio"], ["real +", f"{entry['ratio']} synth."])
-    verdict = entry.get("difference", {}).get("verdict", "")
+    verdict = entry.get("difference", {}).get("verdict", "") if figure == "map" else ""
     return [*words, *([""] * (2 - len(words))), verdict]
 
 

@@ -98,9 +98,9 @@ def main() -> int:
     # The samples and the gate of their run
     folder = arguments.results
     by_index = ResultsFolder(folder, Vocabulary(())).entries()
-    if not by_index:
-        raise ValueError(f"{folder}: no manifest.jsonl with samples in it (image_sample.py makes such folders)")
     entries = [by_index[index] for index in sorted(by_index) if not by_index[index].get("rejected")]
+    if not entries:
+        raise ValueError(f"{folder}: no manifest.jsonl with samples in it (image_sample.py makes such folders)")
     config, run_folder = run_of(folder / "manifest.jsonl", entries[0], arguments.data_dir)
     gate = gate_of_run(config, run_folder, pick_device(arguments.device))
 

@@ -13,6 +13,8 @@ from stay_diffusion.distributed import join, wait_for_all
 from stay_diffusion.flags import dump, parse, text
 from stay_diffusion.storage import check_writable_here, is_remote
 
+OF_SAMPLED_LAYOUTS = ("class_balance", "rare_first", "good_parts", "no_overlap")
+
 
 def main() -> int:
     run, given, switches = parse(SampleRun, __doc__)
@@ -63,6 +65,7 @@ def main() -> int:
         "checkpoint": str(weights.resolve()),
         "checkpoint_sha256": sha256(weights),
         **({"mask_kind": weak_masks.KIND} if sample.masks else {}),
+        **(drawn(sample) if sample.layouts == "sampled" else {}),
         **(inserted(sample) if is_inserting(sample) else {}),
         **(gated(sample) if is_gated(sample) else {}),
     }
@@ -178,10 +181,21 @@ def gated(sample: SampleConfig) -> dict:
     return {name: getattr(sample, name) for name in ("reject_below", "reject_copies", "max_attempts")}
 
 
+def drawn(sample: SampleConfig) -> dict:
+    """How layouts were drawn, as the settings of the pictures say it."""
+    return {name: getattr(sample, name) for name in ("layouts", *OF_SAMPLED_LAYOUTS)}
+
+
 def inserted(sample: SampleConfig) -> dict:
     """What the settings of pictures that objects were put into say besides."""
-    place = {"edit": sample.edit} if sample.edit else {"insert_into": sample.insert_into}
-    return {**place, "sampler": "repaint", "box_margin": sample.box_margin, "num_resamples": sample.num_resamples}
+    place = {"edit": where(sample.edit)} if sample.edit else {"insert_into": where(sample.insert_into)}
+    of_repaint = {"sampler": "repaint", "box_margin": sample.box_margin, "num_resamples": sample.num_resamples}
+    return {**place, "layouts": where(sample.layouts), **of_repaint}
+
+
+def where(place: str) -> str:
+    """The name of a split, an address, or a path that is the same from wherever it is used."""
+    return place if place in ("train", "val", "sampled") or is_remote(place) else str(Path(place).resolve())
 
 
 def settled(run: SampleRun, given: dict):
@@ -201,7 +215,7 @@ def settled(run: SampleRun, given: dict):
     for name in ("layout", "box_margin", "num_resamples"):
         if name in given and not is_inserting(sample):
             raise ValueError(f"--{name} {given[name]}: only --insert_into and --edit have it")
-    for name in ("class_balance", "rare_first", "good_parts", "no_overlap"):
+    for name in OF_SAMPLED_LAYOUTS:
         if sample.layouts != "sampled" and getattr(sample, name) != getattr(SampleConfig(), name):
             raise ValueError(
                 f"--{name} {text(getattr(sample, name))}: only --layouts sampled has it, not {sample.layouts}"

@@ -56,12 +56,11 @@ class RunFolder:
 
     def steps(self) -> list[int]:
         """The complete checkpoints' steps, ascending."""
-        found = []
-        for state in self.path.glob("state*.pt"):
-            match = re.fullmatch(r"state(\d{6,})\.pt", state.name)
-            if match and all(self.file(name, int(match[1])).exists() for name in ("model", "opt")):
-                found.append(int(match[1]))
-        return sorted(found)
+        return [s for s in self._with_state() if self.file("model", s).exists() and self.file("opt", s).exists()]
+
+    def _with_state(self) -> list[int]:
+        found = (re.fullmatch(r"state(\d{6,})", file.stem) for file in self.path.glob("state*.pt"))
+        return sorted(int(match[1]) for match in found if match)
 
     def file(self, name: str, step: int | None = None) -> Path:
         """model -> model000100.pt or model.pt; ema_0.9999 -> ema_0.9999_000100.pt or ema_0.9999.pt."""
@@ -89,11 +88,16 @@ class RunFolder:
                 file.unlink(missing_ok=True)
             raise
         self.point_to(step, [name for name in others if name != "opt"])
-        if keep:
-            for old in [other for other in self.steps() if other <= step][:-keep]:  # later ones are damaged
-                for file in (*self.path.glob(f"*[!0-9]{old:06d}.pt"), self.sums(old)):
-                    file.unlink(missing_ok=True)
+        self.prune(step, keep)
         self.send()
+
+    def prune(self, step: int, keep: int) -> None:
+        """Removes all but the last `keep` checkpoints up to `step`, and what a kill has left of others; 0: none."""
+        kept = [other for other in self.steps() if other <= step][-keep:] if keep else [0]
+        for old in [other for other in self._with_state() if other < kept[0]]:
+            last = self.file("state", old)
+            for file in (*{*self.path.glob(f"*[!0-9]{old:06d}.pt"), self.sums(old)} - {last}, last):
+                file.unlink(missing_ok=True)
 
     def sums(self, step: int) -> Path:
         """The checksums of a checkpoint's files, as `sha256sum -c` reads them."""

@@ -1,5 +1,6 @@
 import errno
 import os
+import pathlib
 import pickle
 import subprocess
 
@@ -102,6 +103,25 @@ def test_only_the_last_checkpoints_are_kept(folder):
     assert folder.steps() == [10, 15]
     assert not list(folder.path.glob("*000005*"))
     assert len(list(folder.path.glob("*000010.pt"))) == 4
+
+
+@pytest.mark.parametrize("removed", range(5))
+def test_what_a_kill_left_of_an_old_checkpoint_goes_with_the_next_pruning(folder, monkeypatch, removed):
+    for step in (3, 6):
+        save(folder, step)
+    before, unlink = len(names(folder)), pathlib.Path.unlink
+
+    def dying(path, missing_ok=False):
+        if before - len(names(folder)) == removed:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(pathlib.Path, "unlink", dying)
+    with pytest.raises(KeyboardInterrupt):
+        folder.prune(6, keep=1)
+    monkeypatch.undo()
+    folder.prune(6, keep=1)
+    assert folder.steps() == [6] and not [name for name in names(folder) if "000003" in name]
 
 
 def test_zero_keeps_all_checkpoints(folder):

@@ -36,14 +36,14 @@ LAUNCHERS = {
 
 @pytest.fixture(scope="module")
 def command(tiny_data, tiny_network):
-    return ["--data_dir", tiny_data, *tiny_network, *OPTIONS.split(), "--max_steps", STEPS, "--dist_timeout", 60]
+    return ["--data_dir", tiny_data, *tiny_network, *OPTIONS.split(), "--max_steps", STEPS, "--dist_timeout", 120]
 
 
 @pytest.fixture(scope="module")
 def train_ranks(start_ranks, command):
     """train(size, folder, *flags) -> outputs by rank, all of which must have ended with `code`."""
 
-    def train(size, folder, *flags, code=0, within=60, preludes=None):
+    def train(size, folder, *flags, code=0, within=240, preludes=None):
         preludes = {rank: LOOK_OFTEN + (preludes or {}).get(rank, "") for rank in range(size)}
         words = [*command, *SHARED.get(size, ()), *flags, "--logdir", folder]
         started = start_ranks(size, TRAIN, *words, preludes=preludes)
@@ -174,7 +174,7 @@ def test_the_learning_sampler_had_learnt_in_that_comparison(alone):
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_processes_of_a_real_launcher_do_the_same(command, alone, tmp_path, launcher, size):
     with launch(launcher, size, TRAIN, *command, *SHARED[size], "--logdir", tmp_path) as started:
-        output, _ = started.communicate(timeout=120)
+        output, _ = started.communicate(timeout=240)
     assert started.returncode == 0, output
     assert_same_run(tmp_path, alone())
     assert sum(line.startswith("finished; sample with") for line in output.splitlines()) == 1, output
@@ -221,6 +221,14 @@ def test_another_number_of_processes_goes_on_where_the_first_stopped(train_ranks
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(2, 1), (1, 2)])
+def test_so_it_is_with_an_optimizer_that_is_sharded_where_it_can_be(train_ranks, alone, tmp_path, sizes):
+    for size, last in zip(sizes, (2, STEPS), strict=True):
+        train_ranks(size, tmp_path, "--shard_optimizer", "True", "--max_steps", last)
+    assert_same_run(tmp_path, alone())
+
+
+@pytest.mark.slow
 def test_pictures_are_neither_lost_nor_repeated_where_the_ranks_do_not_divide_what_was_seen(train_ranks, tmp_path):
     learns = CASES["a sampler that learns"][0][:4]
     for size, batch, steps in ((3, 1, 1), (2, 2, 4)):  # the second starts at picture 3, which is rank 1's
@@ -258,7 +266,7 @@ def tree(folder):
     return {str(path.relative_to(folder)): path.read_bytes().replace(inside, b"") for path in files}
 
 
-def end_all(started, codes=None, within=60):
+def end_all(started, codes=None, within=240):
     ended = [each.end(within) for each in started]
     assert [each.code for each in ended] == (codes or [0] * len(ended)), "\n---\n".join(each.output for each in ended)
     return [each.output for each in ended]
@@ -447,7 +455,8 @@ def test_a_folder_that_cannot_be_written_to_is_told_once(train_ranks, tmp_path):
 
 @pytest.mark.slow
 def test_one_that_becomes_so_while_training_leaves_the_last_checkpoint(train_ranks, tmp_path):
-    close = AS_ANYONE + at_step((4,), f"os.chmod({str(tmp_path)!r}, 0o500)")
+    written = f"[time.sleep(0.01) for _ in iter(lambda: os.path.exists({str(tmp_path / 'state000002.pt')!r}), True)]"
+    close = AS_ANYONE + at_step((4,), f"{written}; os.chmod({str(tmp_path)!r}, 0o500)")
     (told,) = errors(train_ranks(2, tmp_path, code=1, within=30, preludes={0: close}))
     assert told.startswith(f"error: [Errno 13] Permission denied: '{tmp_path}/")
     tmp_path.chmod(0o700)

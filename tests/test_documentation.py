@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
 PAGES += sorted((ROOT / "datasets").glob("*.md"))
 OF_LAUNCHERS = {"--nodes", "--nnodes", "--node", "--nproc", "--master", "--rdzv", "--gpus", "--gpu"}
-OF_LAUNCHERS |= {"--signal", "--requeue"}  # each up to its second hyphen
+OF_LAUNCHERS |= {"--signal", "--requeue", "--shutdown"}  # each up to its second hyphen
 CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
 for script, name in (
     ("evaluations/nll.py", "NllRun"),

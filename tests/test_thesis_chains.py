@@ -20,7 +20,8 @@ PRESETS = [ROOT / f"scripts/configs/{name}.json" for name in ("coco_128", "coco_
 SMALL = {"IMAGE_SIZE": 16, "NUM_CHANNELS": 32, "NUM_RES_BLOCKS": 1, "CHANNEL_MULT": "1,1", "BATCH_SIZE": 2}
 SMALL |= {"TRAIN_STEPS": 2, "FINETUNE_STEPS": 1, "NUM_SAMPLES": 2, "LPIPS_SIZE": 32}
 SMALL |= {"OMP_NUM_THREADS": 1, "OPENAI_LOG_FORMAT": "stdout,log,csv"}
-CHECKPOINT = ["config.json", "ema_0.9999.pt", "ema_0.9999_best.pt", "log.txt", "model.pt", "previews", "progress.csv"]
+CHECKPOINT = ["config.json", "ema_0.9999.pt", "ema_0.9999_best.pt", "layout_statistics.json", "log.txt", "model.pt"]
+CHECKPOINT += ["previews", "progress.csv"]
 RUNS = [f"run{i}" for i in range(5)]
 
 

@@ -16,7 +16,6 @@ from stay_diffusion.data.annotations import (
     build_vocabulary,
     find_product_tags,
 )
-from stay_diffusion.data.codings import Coding
 from stay_diffusion.data.formats import coco, image_folder, voc, vott, vott_csv, yolo
 from stay_diffusion.data.formats.plain_boxes import log_problems
 from stay_diffusion.data.problems import LEFT_OUT, Problem
@@ -78,7 +77,7 @@ def load_records(
             if value:
                 shown = value if flag == "image_dir" else ",".join(value)
                 raise ValueError(f"--{flag} {shown}: --dataset_mode {mode} has none")
-        vocabulary, coding = _names_of_map(semantic_datasets.coding_of(mode, data_dir), classes, known)
+        vocabulary, coding = semantic_datasets.names_of_map(semantic_datasets.coding_of(mode, data_dir), classes, known)
         records = [
             replace(record, maps=replace(record.maps, coding=coding))
             for record in semantic_datasets.read(mode, data_dir, split)
@@ -215,28 +214,6 @@ def report(data_dir: Path, problems: Sequence[Problem], on_bad_data: str) -> Non
         first = "; ".join(f"{p.file}: {p.kind}: {p.detail}" for p in broken[:PROBLEMS_SHOWN])
         more = f" and {len(broken) - PROBLEMS_SHOWN} more" if len(broken) > PROBLEMS_SHOWN else ""
         raise AnnotationError(f"{first}{more}; --on_bad_data skip trains without them")
-
-
-def _names_of_map(coding: Coding, classes: Sequence[str], known: Vocabulary) -> tuple[Vocabulary, Coding]:
-    """The names that labels in maps stand for, and the coding that has their labels.
-
-    Those given or known, if they hold the data set's, in any order, or number them (class_1 ...); else the data set's.
-    """
-    own = coding.classes
-
-    def numbers(names: Sequence[str]) -> bool:
-        first = zip(names, own, strict=False)
-        return len(names) >= len(own) and all(n in (mine, f"class_{i}") for i, (n, mine) in enumerate(first, 1))
-
-    if not (set(own) <= set(classes) or numbers(classes)):
-        for label, (known_as, name) in enumerate(zip(classes, own, strict=False), 1):
-            if known_as not in (name, f"class_{label}"):
-                told = f"its class {label} is {name!r}, but the model's is {known_as!r}"
-                raise AnnotationError(f"{coding.source}: {told}")
-        if classes:
-            raise AnnotationError(f"{coding.source}: has {len(own)} classes, but the model knows {len(classes)}")
-    names = known if numbers(known.classes) else known.extended(Vocabulary(tuple(classes or own)))
-    return names, coding if numbers(names.classes) else coding.with_labels_of(names.classes)
 
 
 def _check_product_tags(product_tags: Sequence[str], records: Sequence[ImageRecord], drawn: Sequence[str]) -> None:

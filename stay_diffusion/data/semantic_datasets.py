@@ -1,12 +1,13 @@
 """Where data sets keep pictures and label maps, SPADE's, SDM's and one's own; paired by name, never by order."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from stay_diffusion.data import splits
-from stay_diffusion.data.annotations import AnnotationError, EmptySplit, ImageRecord, MapFiles
+from stay_diffusion.data.annotations import AnnotationError, EmptySplit, ImageRecord, MapFiles, Vocabulary
 from stay_diffusion.data.codings import CODINGS, Coding
 from stay_diffusion.data.formats import semantic_map
 from stay_diffusion.data.images import find_pictures
@@ -128,3 +129,25 @@ def _all_there(images: dict[str, Path], partners: dict[str, Path], what: str) ->
         shown = ", ".join(str(images[stem]) for stem in missing[:NAMES_SHOWN])
         more = f" and {len(missing) - NAMES_SHOWN} more" if len(missing) > NAMES_SHOWN else ""
         raise AnnotationError(f"{shown}{more}: no {what}")
+
+
+def names_of_map(coding: Coding, classes: Sequence[str], known: Vocabulary) -> tuple[Vocabulary, Coding]:
+    """The names that labels in maps stand for, and the coding that has their labels.
+
+    Those given or known, if they hold the data set's, in any order, or number them (class_1 ...); else the data set's.
+    """
+    own = coding.classes
+
+    def numbers(names: Sequence[str]) -> bool:
+        first = zip(names, own, strict=False)
+        return len(names) >= len(own) and all(n in (mine, f"class_{i}") for i, (n, mine) in enumerate(first, 1))
+
+    if not (set(own) <= set(classes) or numbers(classes)):
+        for label, (known_as, name) in enumerate(zip(classes, own, strict=False), 1):
+            if known_as not in (name, f"class_{label}"):
+                told = f"its class {label} is {name!r}, but the model's is {known_as!r}"
+                raise AnnotationError(f"{coding.source}: {told}")
+        if classes:
+            raise AnnotationError(f"{coding.source}: has {len(own)} classes, but the model knows {len(classes)}")
+    names = known if numbers(known.classes) else known.extended(Vocabulary(tuple(classes or own)))
+    return names, coding if numbers(names.classes) else coding.with_labels_of(names.classes)

@@ -13,7 +13,7 @@ from .crops import SIDE
 from .gate import QualityGate
 from .neighbours import References
 
-VERSION = 1  # raised whenever the same data would give another gate
+VERSION = 1  # of the file
 ADVICE = "delete it, and the next use trains another"
 COLUMNS = ("crops", "features", "labels", "boxes", "file_of")  # of the training objects
 

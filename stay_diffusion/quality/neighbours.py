@@ -50,7 +50,7 @@ def nearest(crop: Tensor, inside: Inside, references: References, model: CropCla
     Similarity is the mean of two correlations, each 0 where negative: of the pixels less their local means, and of the
     features less their mean, with the crop at the best of 25 places half a pixel apart. An exact copy has 1. With
     `flip` the mirrored crop is compared too. Where the crop's picture ends, the references are compared as if theirs
-    did.
+    did, too.
     """
     top, left, bottom, right = inside
     P = crop.shape[-1]
@@ -81,14 +81,15 @@ def _nearest(crop: Tensor, inside: Inside, references: References, model: CropCl
     centre = len(moved) // 2
     own = _unit(features(model, moved) - references.mean)
     candidates = _candidates(normalised(moved)[centre], own[centre], references)
-    crops, found = references.crops[candidates], references.features[candidates]
-    compared = (0, 0, SIDE, SIDE)
-    if inside != (0, 0, *crop.shape[1:]):
-        crops = ended_at(crops, within_rim(inside))
-        found = _unit(features(model, crops) - references.mean)
-        compared = _at_all_places(within_rim(inside))
-    of_pixels = normalised(crops, compared) @ normalised(moved, compared).T  # N places
-    similarity = ((of_pixels.clamp(0, 1) + (found @ own.T).clamp(0, 1)) / 2).amax(1)
+    crops = references.crops[candidates]
+    compared = [(crops, references.features[candidates], (0, 0, SIDE, SIDE))]
+    if inside != (0, 0, *crop.shape[1:]):  # of a training object at its picture's edge both may be right
+        ended = ended_at(crops, within_rim(inside))
+        compared.append((ended, _unit(features(model, ended) - references.mean), _at_all_places(within_rim(inside))))
+    similarity = torch.zeros(len(candidates))
+    for crops, found, part in compared:
+        of_pixels, of_features = normalised(crops, part) @ normalised(moved, part).T, found @ own.T  # N places
+        similarity = torch.maximum(similarity, ((of_pixels.clamp(0, 1) + of_features.clamp(0, 1)) / 2).amax(1))
     return Neighbour(similarity.max().item(), int(candidates[similarity.argmax()]))
 
 

@@ -20,6 +20,7 @@ from .training import train_gate
 logger = logging.getLogger("stay_diffusion.quality")
 
 NAME = "quality_gate.pt"
+METHOD = 2  # raised whenever the same data would give another gate
 
 
 def gate_of_run(
@@ -81,6 +82,7 @@ def made_for(dataset: LayoutDataset, config: RunConfig) -> dict:
         digest.update(json.dumps([sizes, boxes]).encode(errors="surrogateescape"))
     windows = dataset.crop_policy != "resize"
     return {
+        "method": METHOD,
         "classes": list(dataset.vocabulary.classes),
         "channels": dataset.image_channels,
         "crops": [dataset.crop_policy, dataset.image_size, dataset.min_visible if windows else None],

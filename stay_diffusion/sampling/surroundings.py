@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from ..data.annotations import ImageRecord
 from ..data.images import Range, read_image
 
-SIDE = 24  # points each way of a box with its surroundings, of which the box is the middle half
-STRIP = SIDE // 4
+SIDE = 24  # points each way of a box with its surroundings, a quarter of its sides: objects touch what is near
+STRIP = SIDE // 6
 MOST_PICTURES = 500  # that are looked at
-MODELS = 2  # objects that a place may look like
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class Surroundings:
     def preference(self, grey: NDArray[np.float32]):
         """What chooses among places in a picture (H, W), as LayoutSampler.draw takes it.
 
-        That of which the strips are nearest to those of one or another of the class's own objects, drawn anew each
-        time: so objects take all kinds of places that the data show, not only the commonest.
+        That of which the strips are nearest to those of one of the class's own objects, drawn anew each time: so
+        objects take all kinds of places that the data show, and not those that are matched most easily.
         """
         height, width = grey.shape
 
@@ -53,10 +52,9 @@ class Surroundings:
             own = self.of_class.get(label)
             if own is None:
                 return 0
-            models = own[rng.integers(len(own), size=MODELS)]
+            like = own[rng.integers(len(own))]
             here = strips(around(grey, boxes * (width, height, width, height)))
-            distances = ((here[:, None] - models[None]) ** 2).mean(axis=-1)  # m MODELS
-            return int(distances.min(axis=1).argmin())
+            return int(((here - like) ** 2).sum(axis=1).argmin())
 
         return prefer
 
@@ -67,11 +65,11 @@ def greys(record: ImageRecord, value_range: Range | None) -> NDArray[np.float32]
 
 
 def around(grey: NDArray[np.float32], boxes: NDArray) -> NDArray[np.float32]:
-    """Greys (n, SIDE, SIDE) of boxes in pixels (n, 4) and as much again around them.
+    """Greys (n, SIDE, SIDE) of boxes in pixels (n, 4) and a quarter of their sides around them.
 
     Beyond its edges a picture goes on as it ends there.
     """
-    points = (np.arange(SIDE) + 0.5) / SIDE * 2 - 0.5  # in a box's sides, from its start
+    points = (np.arange(SIDE) + 0.5) / SIDE * 1.5 - 0.25  # in a box's sides, from its start
     columns, rows = (
         (boxes[:, axis, None] + points * (boxes[:, axis + 2] - boxes[:, axis])[:, None]).astype(int).clip(0, length - 1)
         for axis, length in ((0, grey.shape[1]), (1, grey.shape[0]))

@@ -96,6 +96,7 @@ class TrainingState:
             self.scaler.load_state_dict(state["scaler"])
         if self.world.is_main:
             folder.point_to(step, ["model", *(ema.name for ema in self.emas)])
+            folder.prune(step, config.train.keep_checkpoints)
 
 
 def build_optimizer(model: torch.nn.Module, config: RunConfig, world: World) -> torch.optim.Optimizer:

@@ -85,6 +85,13 @@ def test_a_copy_whose_picture_ends_earlier_is_still_exact(known, references, mod
     assert nearest(ended, WHOLE, references, model, flip).similarity < 0.95
 
 
+def test_an_exact_copy_of_an_object_at_its_pictures_edge_is_exact(known, references, model):
+    """The reference too repeats an edge, in pixels that `inside` only counts whole."""
+    for inside in ((0, 11, P, P), (9, 0, 31, P)):
+        found = nearest(known[5], inside, references, model, flip=False)
+        assert found.place == 5 and found.similarity == pytest.approx(1, abs=1e-5)
+
+
 def test_it_does_not_matter_in_how_many_parts_references_are_searched(known, references, model, monkeypatch):
     crops = blobs(3, seed=1)
     before = [nearest(crop, WHOLE, references, model, flip=True) for crop in crops]

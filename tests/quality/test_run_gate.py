@@ -184,6 +184,20 @@ def test_examples_have_every_visible_object_once_whole_and_empty_places_without_
     assert (~found.whole).sum() == (found.whole.sum() if policy == "object" else 0)
 
 
+def test_a_crop_through_a_window_shows_what_the_whole_one_does_as_far_as_it_reaches(run):
+    found = examples(training_split(run[0]), seed=0)
+    for i in torch.where(~found.whole)[0][:20].tolist():
+        assert found.whole[i - 1] and found.labels[i - 1] == found.labels[i]
+        top, left, bottom, right = (
+            edge + inwards for edge, inwards in zip(found.inside[i], (1, 1, -1, -1), strict=True)
+        )
+        whole, window = (found.crops[k, 0, top:bottom, left:right].float() for k in (i - 1, i))
+        assert (whole - window).abs().max() <= 2 and whole.std() > 5
+    assert (found.inside[found.whole][:, 2:] - found.inside[found.whole][:, :2]).float().mean() > (
+        found.inside[~found.whole][:, 2:] - found.inside[~found.whole][:, :2]
+    ).float().mean() + 1
+
+
 def test_the_same_seed_draws_the_same_examples(run):
     dataset = training_split(run[0])
     first, again, other = (examples(dataset, seed) for seed in (0, 0, 1))

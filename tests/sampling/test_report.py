@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from made_results import make_results
+from made_results import make_results, write_lines
 from page_reader import Read
 from PIL import Image
 
@@ -224,6 +224,45 @@ def test_every_link_leads_somewhere_on_the_page(results_of, tmp_path):
     assert {link[0] for link in links} == {"#"} and {link[1:] for link in links} <= set(names)
 
 
+# What did not pass the gate, and what pictures had before
+
+
+def rewritten(folder, changes: dict[int, dict]) -> None:
+    """Changes lines of the manifest, by index."""
+    lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    write_lines(folder / "manifest.jsonl", [line | changes.get(line["index"], {}) for line in lines])
+
+
+def test_pictures_that_never_passed_the_gate_are_counted_and_not_shown(results_of):
+    folder = results_of([[("a", BOX)], [("b", BOX)], [("a", BOX)]], scores=[[0.5], [0.1], [0.7]])
+    kept = (folder / "quality.jsonl").read_text().splitlines()
+    (folder / "quality.jsonl").write_text("\n".join([kept[0], kept[2]]))
+    rewritten(folder, {1: {"rejected": True, "file": "rejected/s001.png"}})
+    (folder / "samples/s001.png").unlink()
+    page = report(folder)
+    assert crops(page) == {"a": {"best": ["2-0"], "worst": ["0-0"]}}
+    assert re.findall(r'<figure class="whole" id="picture-(\d)"', page) == ["0", "2"]
+    assert tiles(page)["pictures"] == "2" and tiles(page)["more that never passed the gate"] == "1"
+
+
+def test_boxes_that_a_picture_had_before_are_drawn_on_it_and_not_judged(results_of, tmp_path):
+    copy = {"similarity": 0.9, "box": 0, "file": str(tmp_path / "gone.png"), "training_box": [0, 0, 9, 9]}
+    folder = results_of([[("a", (0.5, 0.5, 0.75, 0.75))], []], scores=[[0.5], []])
+    old, new = ({"label": label, "box": box} for label, box in (("b", BOX), ("a", (0.5, 0.5, 0.75, 0.75))))
+    both = {"product": None, "objects": [{**old, "in_source": True}, new]}
+    rewritten(folder, {0: {"layout": both}, 1: {"layout": {**both, "objects": [{**old, "in_source": True}]}}})
+    lines = [json.loads(line) for line in (folder / "quality.jsonl").read_text().splitlines()]
+    write_lines(folder / "quality.jsonl", [{**lines[0], "copy": {**copy, "training_label": "a"}}, lines[1]])
+    page = report(folder)
+    assert crops(page) == {"a": {"best": ["0-0"]}} and list(rows(page)) == ["a"]
+    pair = re.search('<article class="pair.*?</article>', page, re.S)[0]
+    shown = np.asarray(decoded(Read(pair).of("img")[0]["src"]))
+    assert shown.shape == (32, 32) and (shown[8:24, 8:24] == 255).all()
+    boxes = Read(re.search(r'<figure class="whole" id="picture-0".*?</figure>', page, re.S)[0]).of("b", "box")
+    assert ["there" in box["class"].split() for box in boxes] == [True, False]
+    assert tiles(page)["more boxes, which the pictures had before"] == "2" and not section(page, "Good-parts")
+
+
 # Figures
 
 
@@ -412,6 +451,18 @@ def test_the_command_that_made_the_pictures_is_told(results_of, run):
     assert (sampling.sample.seed, sampling.sample.s, sampling.sample.precision) == (3, 1.5, "fp32")
     assert sampling.sample.layouts == str(folder / "manifest.jsonl") and sampling.sample.num_runs == run + 1
     assert sampling.sample.results_path == f"{folder}_again"
+
+
+def test_the_command_draws_the_layouts_as_they_were_drawn(results_of):
+    chosen = {"layouts": "sampled", "class_balance": ["a, b=2", "c=1"], "no_overlap": True, "good_parts": -1.0}
+    put = {"insert_into": "/good ones", "sampler": "repaint", "eta": 0.0, "box_margin": 0.3, "reject_below": 0.25}
+    folder = results_of([[("a", BOX)], [], []], mask_kind="weak", **put)
+    rewritten(folder, {0: chosen, 1: chosen, 2: {**chosen, "rejected": True}})
+    _, _, *words = shlex.split(Read(section(report(folder), "Commands")).text("pre")[0].replace("\\\n", ""))
+    sample = flags.parse(SampleRun, "", words)[0].sample
+    assert (sample.layouts, sample.num_samples, sample.class_balance) == ("sampled", 3, ("a, b=2", "c=1"))
+    assert (sample.no_overlap, sample.masks, sample.insert_into) == (True, True, "/good ones")
+    assert (sample.box_margin, sample.reject_below) == (0.3, 0.25) and "--sampler" not in words
 
 
 # Folders that cannot be reported on

@@ -104,10 +104,11 @@ def test_holes_are_filled_and_specks_are_not_kept():
 
 
 def test_a_mask_may_reach_a_little_out_of_its_box_but_not_into_anothers():
-    drawn, good = pair(disk(40, 45, 10) | disk(61, 45, 9), noise=1)
-    first, second = weak_masks.find(drawn, good, [around(33, 35, 50.5, 55), around(51.5, 35, 71, 55)])
+    drawn, good = pair(disk(40, 45, 10) | disk(60, 45, 10), noise=1)  # they touch at 50
+    first, second = weak_masks.find(drawn, good, [around(33, 35, 50, 55), around(50, 35, 70, 55)])
     assert first[45, 31] and not first[45, 20]  # two pixels out of the box, but not twenty
-    assert not first[:, 52:].any() and second[45, 61]
+    assert first[:, :50].any() and not first[:, 50:].any()
+    assert second[:, 50:].any() and not second[:, :50].any()
 
 
 def test_what_changed_beside_a_box_is_not_its_object():

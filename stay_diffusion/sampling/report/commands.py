@@ -10,11 +10,11 @@ from ...flags import text
 from .results import Results
 
 QUALITY, ADHERENCE, REPORT = "evaluations/quality.py", "evaluations/box_adherence.py", "evaluations/report.py"
-OWN = ("model_path", "results_path", "layouts", "num_samples", "num_runs")  # settled here, not copied from a manifest
+OWN = ("model_path", "results_path", "layouts", "num_samples", "num_runs", "num_steps")  # settled here
 
 
 def sampling_command(results: Results) -> str:
-    """Makes the same pictures into a folder beside: from the same layouts, which the manifest holds."""
+    """Makes the same pictures into a folder beside: of the same layouts, drawn anew or read from the manifest."""
     folder, settings = results.folder.resolve(), results.settings
     again = folder.with_name(f"{folder.name}_again")
     words = ["--model_path", settings.get("checkpoint", "WEIGHTS"), "--results_path", again, *_layouts(results)]
@@ -22,9 +22,11 @@ def sampling_command(results: Results) -> str:
     words += ["--num_runs", run + 1] if run else []
     for option in dataclasses.fields(SampleConfig):
         value = settings.get(option.name, option.default)
+        value = tuple(value) if isinstance(value, list) else value
         of_insertion = option.name == "sampler" and value == "repaint"  # which has its own
         if option.name not in OWN and value != option.default and not of_insertion:
             words += [f"--{option.name}", text(value)]
+    words += ["--masks", True] if "mask_kind" in settings else []
     respacing = settings.get("timestep_respacing", "")
     steps = respacing.removeprefix("logsnr")
     words += ["--num_steps", steps] if steps != respacing else ["--timestep_respacing", respacing] if respacing else []
@@ -42,9 +44,11 @@ def folded(line: str) -> str:
 
 
 def _layouts(results: Results) -> list:
-    """Boxes come from the manifest; label maps only from the split that they were taken from."""
+    """As they were chosen where that is known; else boxes come from the manifest, label maps from their split."""
+    number = len(results.pictures) + results.rejected
+    if "layouts" in results.settings:
+        return ["--layouts", results.settings["layouts"], "--num_samples", number]
     if results.config is None or results.config.model.layout_kind != "map":
         return ["--layouts", results.folder.resolve() / "manifest.jsonl"]
     parts = set(Path(results.pictures[0].source).parts[:-1])
-    split = "train" if parts & set(FOLDERS["train"]) else "val"
-    return ["--layouts", split, "--num_samples", len(results.pictures)]
+    return ["--layouts", "train" if parts & set(FOLDERS["train"]) else "val", "--num_samples", number]

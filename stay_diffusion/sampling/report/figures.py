@@ -58,13 +58,17 @@ def thumbnail(result: Result, pictures: Gallery) -> str:
 def whole(result: Result, results: Results, pictures: Gallery, back: str) -> str:
     """A whole picture with all its boxes; over the page where its link was followed, else in its place at the end."""
     embedded = pictures.wholes[result.index]
-    boxes = "".join(outline(asked.box, results.classes.index(asked.label) + 1, asked.label) for asked in result.boxes)
+    boxes = "".join(
+        outline(asked.box, results.classes.index(asked.label) + 1, asked.label, kinds)
+        for kinds, found in ((" there", result.there), ("", result.boxes))
+        for asked in found
+    )
     words = [
         f"{embedded.width} × {embedded.height} px",
         f"number {result.index}",
         f"product {text(result.product)}" if result.product is not None else "",
         f"score {result.score:.2f}" if result.score is not None else "",
-        f"drawn anew {count(result.attempt, 'time')}" if result.attempt else "",
+        f"drawn anew {count(result.anew, 'time')}" if result.anew else "",
     ]
     frame = _frame(embedded, f"{result.stem} with {count(len(result.boxes), 'box', 'boxes')}", more=boxes)
     ratio = f"--ratio: {embedded.width / embedded.height:.4g}"

@@ -39,19 +39,19 @@ def gallery_of(
     results: Results, sheets: Sequence[Sheet], pairs: Sequence[Shown], thumbnails: Sequence[Result]
 ) -> Gallery:
     """Raises ImageError where a sample cannot be read."""
-    wanted: dict[int, set[int]] = defaultdict(set)
-    for shown in (*(shown for sheet in sheets for group in sheet.groups.values() for shown in group), *pairs):
-        wanted[shown.result.index].add(shown.place)
-    num_crops = sum(map(len, wanted.values())) + len(pairs) + len(thumbnails)
-    crop_bytes, whole_bytes = share(CROPS_BYTES, num_crops, CROP_BYTES), share(WHOLES_BYTES, len(wanted), WHOLE_BYTES)
+    crops = {*(shown for sheet in sheets for group in sheet.groups.values() for shown in group), *pairs}
+    wanted: dict[int, list[Shown]] = defaultdict(list)
+    for shown in crops:
+        wanted[shown.result.index].append(shown)
+    crop_bytes = share(CROPS_BYTES, len(crops) + len(pairs) + len(thumbnails), CROP_BYTES)
+    whole_bytes = share(WHOLES_BYTES, len(wanted), WHOLE_BYTES)
 
     found = Gallery({}, {}, {}, {})
-    for index, places in sorted(wanted.items()):
-        result = results.pictures[index]
-        image = read_small(result.file, results.value_range)
+    for index, boxes in sorted(wanted.items()):
+        image = read_small(boxes[0].result.file, results.value_range)
         found.wholes[index] = whole(image, most_bytes=whole_bytes)
-        for place in places:
-            found.crops[index, place] = crop_around(image, pixels(result.boxes[place].box, image), crop_bytes)
+        for shown in boxes:
+            found.crops[index, shown.place] = crop_around(image, pixels(shown.asked.box, image), crop_bytes)
     for result in thumbnails:
         image = read_small(result.file, results.value_range)
         found.thumbnails[result.index] = whole(image, THUMBNAIL, crop_bytes)

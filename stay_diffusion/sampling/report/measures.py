@@ -22,6 +22,9 @@ def tiles(results: Results) -> list[tuple[str, str]]:
         found.insert(1, (f"{results.rejected:,}", "more that never passed the gate"))
     if boxes:
         found.append((f"{len(results.good_parts):,}", "good parts"))
+    there = sum(len(result.there) for result in results.pictures)
+    if there:
+        found.append((f"{there:,}", "more boxes, which the pictures had before"))
     scores = [asked.score for asked in boxes if asked.score is not None]
     if scores:
         found.append((f"{np.median(scores):.2f}", "median score of a box"))

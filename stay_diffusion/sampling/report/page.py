@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ... import flags
 from ..markup import colour_rules, count, text
 from . import figures, measures
 from .class_table import class_table
@@ -134,9 +135,9 @@ def _settings(results: Results) -> str:
     rows = {"folder": str(results.folder.resolve()), "layouts from": _sources(results)}
     products = ", ".join(f"{name} ({number:,})" for name, number in results.products.most_common())
     rows |= {"products": products} if products else {}
-    rows |= {name: value for name, value in results.settings.items() if not isinstance(value, dict | list)}
-    anew = sum(result.attempt > 0 for result in results.pictures)
-    rows |= {"drawn anew": count(anew, "picture")} if anew else {}
+    rows |= {name: flags.text(value) for name, value in results.settings.items()}
+    anew = sum(result.anew for result in results.pictures)
+    rows |= {"drawn anew": count(anew, "time")} if anew else {}
     return listed(rows)
 
 
@@ -149,10 +150,9 @@ def _sources(results: Results) -> str:
 
 
 def _commands(results: Results) -> str:
-    folder, anew = results.folder.resolve(), sum(result.attempt > 0 for result in results.pictures)
-    but = f", but for {anew:,} that were drawn anew" if anew else ""
+    folder = results.folder.resolve()
     lines = {
-        f"The same pictures again, into a folder beside this one{but}": sampling_command(results),
+        "The same pictures again, into a folder beside this one": sampling_command(results),
         "Scores and near-copies": command(QUALITY, folder),
         "Box adherence": command(ADHERENCE, folder),
         "This page": command(REPORT, folder),
@@ -166,9 +166,8 @@ def _wholes(results: Results, sheets: Sequence[Sheet], pairs: Sequence[Shown], p
     back = {shown.result.index: "Nearest-training-pictures" for shown in pairs}
     crops = [shown for sheet in sheets for group in sheet.groups.values() for shown in group]
     back |= {shown.result.index: figures.name_of(shown) for shown in reversed(crops)}
-    wholes = [
-        figures.whole(results.pictures[index], results, pictures, back[index]) for index in sorted(pictures.wholes)
-    ]
+    shown = [result for result in results.pictures if result.index in pictures.wholes]
+    wholes = [figures.whole(result, results, pictures, back[result.index]) for result in shown]
     return figures.of_all(wholes, "wholes") if wholes else ""
 
 

@@ -15,7 +15,7 @@ from ..layouts import LayoutItem
 from ..markup import Corners
 
 OF_ONE_IMAGE = ("index", "stem", "file", "layout", "asked", "source", "source_image", "attempt", "redrawn", "quality")
-OF_ONE_IMAGE += ("mask", "mask_kind", "masks")
+OF_ONE_IMAGE += ("mask", "masks")
 
 
 class Asked(NamedTuple):
@@ -43,9 +43,10 @@ class Nearest(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One sampled picture: its file, what it was asked for, where the layout came from, its score and nearest copy.
+    """One sampled picture: its file, the boxes drawn, where the layout came from, its score and nearest copy.
 
-    `attempt` counts the times that it was drawn anew.
+    `there` are the boxes that it had before, where objects were put into a picture; `anew` counts how often it or
+    objects of it were drawn again.
     """
 
     index: int
@@ -53,10 +54,11 @@ class Result(NamedTuple):
     file: Path
     product: str | None
     boxes: tuple[Asked, ...]
+    there: tuple[Asked, ...]
     source: str
     score: float | None
     nearest: Nearest | None
-    attempt: int
+    anew: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Results:
     @property
     def classes(self) -> tuple[str, ...]:
         """The model's in its order, or without its configuration those that there are."""
-        found = sorted({asked.label for result in self.pictures for asked in result.boxes})
+        found = sorted({asked.label for result in self.pictures for asked in (*result.boxes, *result.there)})
         known = self.config.data.classes if self.config else ()
         return (*known, *(label for label in found if label not in known))
 
@@ -97,7 +99,7 @@ class Results:
 
     @property
     def good_parts(self) -> list[Result]:
-        return [result for result in self.pictures if not result.boxes]
+        return [result for result in self.pictures if not result.boxes and not result.there]
 
     @property
     def threshold(self) -> float | None:
@@ -174,10 +176,11 @@ def _result(folder: Path, entry: dict, line: dict) -> Result:
         file=folder / entry["file"],
         product=entry["layout"]["product"],
         boxes=boxes,
+        there=tuple(Asked(o["label"], tuple(o["box"])) for o in entry["layout"]["objects"] if o.get("in_source")),
         source=entry["source"],
         score=line.get("score"),
         nearest=nearest or None,
-        attempt=entry.get("attempt", 0),
+        anew=entry.get("attempt", 0) + entry.get("redrawn", 0),
     )
 
 

@@ -53,6 +53,7 @@ figcaption strong { color: var(--ink); font-weight: 650; }
 .sharp img { image-rendering: pixelated; }
 .crop .box, .pair .box { outline-width: 1.5px; box-shadow: 0 0 0 2.5px rgb(0 0 0 / .3); }
 :root:has(#boxes:not(:checked)) .box { display: none; }
+.box.there { outline-style: dashed; box-shadow: none; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; background: var(--card); border: 1px solid var(--line); }
 th, td { padding: .38rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -159,7 +160,8 @@ pre {
   .charts { grid-template-columns: repeat(4, 1fr); }
   .wholes { grid-template-columns: repeat(4, 1fr); }
   .pairs { grid-template-columns: repeat(3, 1fr); }
-  .wide { overflow: visible; }
+  .box.there { outline-style: dashed; box-shadow: none; }
+.wide { overflow: visible; }
   th, td { padding: .3rem .5rem; white-space: normal; }
   tbody th { min-width: 7rem; }
   td.share { min-width: 8rem; }

@@ -67,9 +67,9 @@ def test_beyond_its_edges_a_picture_goes_on_as_it_ends():
     assert (seen[0, :, 0] == 0).all() and np.isfinite(seen).all() and seen.max() <= 1
 
 
-def test_around_a_box_is_half_its_side_on_each_side():
+def test_around_a_box_is_a_quarter_of_its_side_on_each_side():
     grey = np.zeros((60, 60), dtype=np.float32)
     grey[20:40, 20:40] = 1
     (seen,) = around(grey, np.array([[20.0, 20.0, 40.0, 40.0]]))
-    assert (seen[6:18, 6:18] == 1).all() and seen.sum() == 12 * 12
+    assert (seen[4:20, 4:20] == 1).all() and seen.sum() == 16 * 16
     assert (strips(seen[None]) == 0).all()
