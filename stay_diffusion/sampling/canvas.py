@@ -15,7 +15,7 @@ from ..data.transforms import is_visible, map_boxes
 from .layouts import LayoutItem
 from .windows import Window, margin_of, windows_of
 
-FINE = 2  # pixels of a picture to one of the model's, up to which what is drawn takes the place of all that was there
+FINE = 4  # pixels of a picture to one of the model's, up to which what is drawn takes the place of all that was there
 
 
 @dataclass(frozen=True)
