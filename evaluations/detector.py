@@ -212,10 +212,10 @@ def detect(detector: Detector, pictures: Iterable[Image.Image]) -> Iterator[Dete
     """What is found in each picture, already enlarged by the detector's scale; boxes in pixels of the original."""
     device = next(detector.network.parameters()).device
     detector.network.eval()
-    with torch.inference_mode():
-        for picture in pictures:
+    for picture in pictures:
+        with torch.inference_mode():  # not around the yield: whoever takes the result is none of its business
             found = detector.network([as_input(picture).to(device)])[0]
-            yield Detections(found["boxes"].cpu() / detector.scale, found["scores"].cpu(), found["labels"].cpu())
+        yield Detections(found["boxes"].cpu() / detector.scale, found["scores"].cpu(), found["labels"].cpu())
 
 
 def as_input(picture: Image.Image) -> Tensor:

@@ -12,10 +12,10 @@ from stay_diffusion import factory
 from stay_diffusion.checkpoint import RunFolder, save_tensors
 from stay_diffusion.data.formats import vott
 from stay_diffusion.data.native import read_native, to_picture
-from stay_diffusion.quality.run_gate import gate_of_run
 
 SAMPLE, SEAMS = "scripts/image_sample.py", "evaluations/seams.py"
 FAST = ["--num_steps", 2, "--num_resamples", 2, "--batch_size", 2]
+QUICK_GATE = "from stay_diffusion.quality.run_gate import gate_of_run; gate_of_run.__defaults__ = ('cpu', 20)"
 BOX_LAYOUT = '{"stem": "one", "product": "%s", "objects": [{"label": "%s", "box": [0.3, 0.3, 0.5, 0.6]}]}\n'
 
 
@@ -31,7 +31,6 @@ def weights(tiny_run, tiny_data, tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     folder.write_config(run)
     save_tensors(folder.file("model"), model.state_dict())
-    gate_of_run(run, folder.path, steps=20)
     return folder.file("model")
 
 
@@ -143,7 +142,7 @@ def test_one_picture_is_edited_by_a_layout_of_ones_own(weights, names, good, run
 def test_the_gate_draws_again_and_leaves_out_what_never_passes(weights, good, run_script, tmp_path):
     command = [SAMPLE, "--model_path", weights, "--insert_into", good, "--num_samples", 3, *FAST]
     gate = ["--reject_below", 0.99, "--max_attempts", 2]
-    output = run_script(*command, *gate, "--results_path", tmp_path).output
+    output = run_script(*command, *gate, "--results_path", tmp_path, prelude=QUICK_GATE).output
     entries, scores = lines(tmp_path), lines(tmp_path, "quality.jsonl")
     left_out = [entry for entry in entries if "asked" in entry]
     assert left_out and "never passed the gate" in output and sum(entry["redrawn"] for entry in entries)
@@ -152,15 +151,14 @@ def test_the_gate_draws_again_and_leaves_out_what_never_passes(weights, good, ru
         assert line["score"] >= 0.99 and entry["quality"]["score"] == line["score"]
         result, source = read_native(tmp_path / entry["file"]), read_native(entry["source_image"])
         assert (result != source).any() == bool(entry["layout"]["objects"])
-    again = run_script(*command, *gate, "--results_path", tmp_path).output
+    again = run_script(*command, *gate, "--results_path", tmp_path, prelude=QUICK_GATE).output
     assert "3 of 3 done already" in again
 
 
 def test_images_that_never_pass_are_in_no_labelled_set(weights, run_script, tmp_path):
     command = [SAMPLE, "--model_path", weights, "--layouts", "sampled", "--num_samples", 6, "--good_parts", 0.5]
-    output = run_script(
-        *command, "--num_steps", 2, "--reject_below", 0.99, "--max_attempts", 2, "--results_path", tmp_path
-    ).output
+    gate = ["--num_steps", 2, "--reject_below", 0.99, "--max_attempts", 2]
+    output = run_script(*command, *gate, "--results_path", tmp_path, prelude=QUICK_GATE).output
     entries = lines(tmp_path)
     rejected = {entry["stem"] for entry in entries if entry.get("rejected")}
     kept = {entry["stem"] for entry in entries} - rejected
