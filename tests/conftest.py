@@ -27,6 +27,13 @@ PRELOADED += ["stay_diffusion.sampling.training_preview", "torch._dynamo"]
 PRELOADED += ["torch._meta_registrations", "torch.nn.parallel.distributed", "torch.distributed.optim"]
 
 
+@pytest.fixture(autouse=True)
+def gradients():
+    """Every test starts with gradients, whatever an unfinished generator of an earlier one has left behind."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
 class Ended(NamedTuple):
     code: int
     output: str
