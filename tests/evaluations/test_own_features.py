@@ -82,7 +82,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 def test_boxes_are_spread_over_the_cells_that_they_cover():
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.9, 0.9, 0.91, 0.91]], [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]])
-    labels, valid = torch.tensor([[2, 1], [1, 1]]), torch.tensor([[True, True], [False, True]])
+    labels, valid = torch.tensor([[2, 1], [2, 1]]), torch.tensor([[True, True], [False, True]])
     found = covered(Layout(boxes, labels, valid, torch.zeros(2, dtype=torch.long)), 2, 4, 4)
     expected = torch.zeros(2, 2, 4, 4)
     expected[0, 1, :, :2] = 1  # the left half
