@@ -75,7 +75,7 @@ class Evaluation:
         """
         train = self.config.train
         with undisturbed(self.device):
-            stand_ins = self._results(state, STAND_INS, self._real)
+            stand_ins, _ = self._results(state, STAND_INS, self._real)
             options = EvaluateConfig(
                 samples=str(stand_ins),
                 reference=train.eval_reference,
@@ -85,7 +85,7 @@ class Evaluation:
             )
             with full_precision():
                 self.reference = Comparison(options, self.config.data, {}, self.device, self.world)
-                # Those of features of whole images are quickly had, with the reference's features; others may take long.
+                # Those of features of whole images are soon had, with the reference's features; others may take long.
                 quick = [name for name in self.names if METRICS[name].kinds]
                 missing = measure(self.reference, quick)[1]
                 missing |= {name: why for name in self.names if (why := why_not(METRICS[name].check, self.reference))}
@@ -100,7 +100,7 @@ class Evaluation:
     def __call__(self, state: TrainingState, log: Logger) -> None:
         began, name = time.perf_counter(), f"{state.step:06d}"
         with undisturbed(self.device):
-            results = self._results(state, name, self._made(state))
+            results, settings = self._results(state, name, self._made(state))
             with full_precision():
                 comparison = self.reference.with_samples(str(results))
                 figures, missing = measure(comparison, self.names)
@@ -111,7 +111,8 @@ class Evaluation:
         for figure in figures:
             log.set(figure.name, figure.value)
         if self.world.is_main:
-            common = {"not_computed": missing, "warnings": comparison.warnings(), "step": state.step}
+            told = {"step": state.step, "sampling": settings}
+            common = {"not_computed": missing, "warnings": comparison.warnings(), **told}
             write_figures(results / FIGURES, figures, common)
         for metric, why in missing.items():
             logger.warning("step %d, not computed: %s: %s", state.step, metric, why)
@@ -142,8 +143,8 @@ class Evaluation:
             point(self.folder.path / f"{state.emas[0].name}_best.pt", self._weights(state, f"{state.step:06d}"))
         return f" (the best {figure.name} so far)"
 
-    def _results(self, state: TrainingState, name: str, make: Make) -> Path:
-        """A folder as image_sample.py leaves it, of what `make` makes; the processes share it."""
+    def _results(self, state: TrainingState, name: str, make: Make) -> tuple[Path, dict]:
+        """A folder as image_sample.py leaves it, of what `make` makes, and its settings; the processes share it."""
         weights, path = self._weights(state, name), self.folder.path / FOLDER / name
         digest = ""
         if self.world.is_main:
@@ -163,7 +164,7 @@ class Evaluation:
         if self.world.is_main:
             results.finish(self.items, save_npz=False)
         wait_for_all(f"evaluation {name} finished")
-        return path
+        return path, settings
 
     def _made(self, state: TrainingState) -> Make:
         model = state.emas[0].model

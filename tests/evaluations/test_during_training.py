@@ -1,4 +1,4 @@
-"""Evaluations during training: evaluate.py's figures of image_sample.py's pictures, and training as if there were none."""
+"""Evaluations during training: evaluate.py's figures of image_sample.py's pictures; training does not notice them."""
 
 import csv
 import importlib.util
@@ -27,7 +27,7 @@ OPTIONS = """
 --preview_interval 0 --lr 0.001 --max_steps 5 --z_mode prior
 """
 STEPS = 5
-EVALUATED = "--eval_interval 2 --eval_metrics kid,prdc,scene_fid --eval_images 6 --eval_s 1.5".split()
+EVALUATED = ["--eval_interval", "2", "--eval_metrics", "kid,prdc,scene_fid", "--eval_images", "6", "--eval_s", "1.5"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,7 +111,7 @@ def test_the_figures_are_those_of_evaluate_py_on_the_folder_that_is_kept(
     (step,) = kept_figures(evaluated).keys() & {STEPS}
     monkeypatch.chdir(tmp_path)
     samples = str(evaluated / f"evaluations/{step:06d}")
-    words = "--reference val --metrics kid,prdc,scene_fid --device cpu --json out.json".split()
+    words = ["--reference", "val", "--metrics", "kid,prdc,scene_fid", "--device", "cpu", "--json", "out.json"]
     words += ["--samples", samples, "--features", f"trained:{features}"]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *words])
     assert evaluate.main() == 0, capsys.readouterr().err
@@ -128,7 +128,7 @@ def test_the_figures_are_those_of_evaluate_py_on_the_folder_that_is_kept(
 def test_the_samples_are_those_that_image_sample_makes_of_the_kept_weights(run_script, evaluated, tmp_path):
     ours = evaluated / f"evaluations/{STEPS:06d}"
     weights = evaluated / f"ema_0.9_{STEPS:06d}_evaluated.pt"
-    words = "--num_samples 6 --s 1.5 --num_steps 6 --batch_size 1".split()
+    words = ["--num_samples", "6", "--s", "1.5", "--num_steps", "6", "--batch_size", "1"]
     run_script(SAMPLE, "--model_path", weights, "--results_path", tmp_path, *words)
     for part in ("manifest.jsonl", *(f"{kind}/*.png" for kind in ("samples", "images", "labels"))):
         names = {path.relative_to(ours) for path in ours.glob(part)}
@@ -246,9 +246,8 @@ def test_two_processes_sample_their_shares_and_find_the_same_figures(start_ranks
 def test_what_cannot_be_measured_is_said_in_one_line_before_the_first_step(
     run_script, command, features, tmp_path, flags, told
 ):
-    if flags[-1] == "inception":
-        if importlib.util.find_spec("torch_fidelity") is None:
-            pytest.skip("torch-fidelity is not installed: pip install 'stay-diffusion[eval]'")
+    if flags[-1] == "inception" and importlib.util.find_spec("torch_fidelity") is None:
+        pytest.skip("torch-fidelity is not installed: pip install 'stay-diffusion[eval]'")
     words = [*command, *EVALUATED, "--eval_features", f"trained:{features}", *flags, "--logdir", tmp_path / "run"]
     output = run_script(TRAIN, *words, code=1, environment={"TORCH_HOME": str(tmp_path)}).output
     assert "Traceback" not in output and "\nstep " not in output
