@@ -92,3 +92,40 @@ def test_every_flag_that_is_named_exists(page):
 def test_every_relative_link_leads_somewhere(page):
     links = re.findall(r"\]\((?!\w+:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+# The model zoo
+
+ZOO = ROOT / "docs/model_zoo.md"
+PRESETS = sorted(path.stem for path in (ROOT / "scripts/configs").glob("*.json"))
+
+
+def zoo_rows() -> list[list[str]]:
+    """The cells of the zoo's table, below its head."""
+    rows = [line.strip("|").split("|") for line in ZOO.read_text().splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row] for row in rows[1:]]
+
+
+def test_the_model_zoo_names_every_preset_and_no_other():
+    assert PRESETS and set(re.findall(r"^`(\w+)`", "\n".join(row[0] for row in zoo_rows()), re.M)) == set(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_model_zoo_has_the_commands_that_train_and_measure_a_preset(preset):
+    commands = commands_of(ZOO)
+    folders = {words[words.index("--logdir") + 1] for words in commands if f"scripts/configs/{preset}.json" in words}
+    sampled = {
+        words[words.index("--results_path") + 1]
+        for words in commands
+        if words[0] == "scripts/image_sample.py"
+        and any(words[words.index("--model_path") + 1].startswith(f"{folder}/") for folder in folders)
+    }
+    for script in ("evaluations/box_adherence.py", "evaluations/evaluate.py"):
+        assert any(words[0] == script and any(word.startswith(tuple(sampled)) for word in words) for words in commands)
+
+
+def test_every_figure_in_the_model_zoo_is_one_of_the_results():
+    known = set(re.findall(r"\d[\d,.]*\d(?: of \d+)?|\d of \d+", (ROOT / "docs/results.md").read_text()))
+    cells = [cell for row in zoo_rows() for cell in row[3:]]
+    figures = [figure for cell in cells for figure in cell.split(", ") if figure]
+    assert len(figures) > 12 and set(figures) <= known
