@@ -12,6 +12,7 @@ import evaluate
 import pytest
 import torch
 from comparison import Comparison
+from during_training import full_precision, undisturbed
 from features import Extractor
 from own_features import Network, Recipe, save
 
@@ -155,13 +156,30 @@ def test_the_weights_of_an_evaluation_are_the_averages_of_its_step(evaluated):
     torch.testing.assert_close(dict(found), expected, rtol=0, atol=0)
 
 
-def test_figures_of_higher_is_better_keep_the_highest(run_script, command, features, tmp_path):
+# A metric that says what it is told to say, first of the stand-ins for the samples.
+MADE_UP = """
+import sys; sys.path.insert(0, {evaluations!r})
+import metrics
+from dataclasses import replace
+from figures import Figure
+values = iter({values})
+of_pair = lambda comparison, pair: [Figure("made up", next(values), {better!r})]
+metrics.METRICS["prdc"] = replace(metrics.METRICS["prdc"], figures=of_pair)
+"""
+
+
+@pytest.mark.parametrize(("better", "values"), [("higher", (9, 0.1, 0.8, 0.5)), ("lower", (-9, 0.5, 0.1, 0.8))])
+def test_another_metric_can_decide_and_a_figure_knows_its_better_direction(
+    run_script, command, features, tmp_path, better, values
+):
     words = [*EVALUATED, "--eval_metrics", "kid,prdc", "--best_by", "prdc", "--eval_features", f"trained:{features}"]
-    run_script(TRAIN, *command, *words, "--val_interval", 0, "--logdir", tmp_path)
-    values = column(tmp_path, "precision-own")
-    (by, (value, step)), *_ = best_of(tmp_path).items()
-    assert by.startswith("precision-own ") and value == pytest.approx(max(values.values()), rel=1e-5)
-    assert step == max(values, key=values.get)  # of equals the first
+    prelude = MADE_UP.format(evaluations=str(Path(evaluate.__file__).parent), values=values, better=better)
+    run_script(TRAIN, *command, *words, "--val_interval", 0, "--logdir", tmp_path, prelude=prelude)
+    (by, best), *_ = best_of(tmp_path).items()
+    assert by.startswith("made up ") and best == [values[2], 4]
+    assert column(tmp_path, "made up") == dict(zip((2, 4, 5), values[1:], strict=True))
+    assert set(kept_figures(tmp_path)) == {4, STEPS} and column(tmp_path, "KID-own")
+    assert sha256(tmp_path / "ema_0.9_best.pt") == sha256(tmp_path / "ema_0.9_000004_evaluated.pt")
 
 
 def test_the_best_by_validation_loss_stays_so_where_it_is_asked_for(run_script, command, features, tmp_path):
@@ -284,6 +302,21 @@ def test_other_samples_meet_the_reference_as_it_was_opened_and_their_features_ar
     assert other.given_reference is first.given_reference and sum(counted) == 6 + 7 + 6
     assert len(samples) == 6 and (again == reference).all()
     assert sorted((tmp_path / "kept").iterdir()) == kept
+
+
+def test_what_is_drawn_in_an_evaluation_and_how_exactly_it_computes_is_nothing_to_training():
+    torch.manual_seed(1)
+    before, exact = torch.get_rng_state(), torch.backends.cudnn.allow_tf32
+    drawn = []
+    for _ in range(2):
+        with undisturbed(torch.device("cpu")), full_precision():
+            drawn.append(torch.rand(3))
+            assert not torch.backends.cudnn.allow_tf32
+        torch.manual_seed(1)
+    assert torch.equal(*drawn)
+    with undisturbed(torch.device("cpu")):
+        torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before) and torch.backends.cudnn.allow_tf32 == exact
 
 
 def test_the_run_remembers_where_its_features_are(evaluated, features):
