@@ -171,10 +171,9 @@ def samples(preview: Path | None, folder: Path) -> list[str]:
 
 def limits(facts: RunFacts, files: Sequence[FigureFile]) -> list[str]:
     config = facts.config
-    classes = ", ".join(config.data.classes) or "none"
     found = [f"Made for pictures like the training data's: {pictures(config)}."]
     if config.model.layout_kind:
-        found.append(f"No other classes than these can be asked for: {classes}.")
+        found.append("No other classes than those above can be asked for.")
     if not config.train.drop_rate or not config.model.class_cond:
         found.append("Not trained for guidance: `--s` must stay 1.")
     found += data_limits(facts.statistics) if config.model.layout_kind == "boxes" else []
