@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 from comparison import Comparison, versions
-from evaluate import KNOWN, EvaluateConfig, measure, why_not
+from evaluate import KNOWN, EvaluateConfig, EvaluateRun, measure, why_not
 from figures import Figure, as_json
 from metrics import METRICS
 
-from stay_diffusion import factory
+from stay_diffusion import factory, flags
 from stay_diffusion.checkpoint import RunFolder, atomic_write, point, save_tensors
 from stay_diffusion.config import RunConfig, SampleConfig
 from stay_diffusion.data.images import to_pil
@@ -76,12 +76,12 @@ class Evaluation:
         train = self.config.train
         with undisturbed(self.device):
             stand_ins, _ = self._results(state, STAND_INS, self._real)
-            options = EvaluateConfig(
+            options = replace(
+                given_options(train.eval_config),
                 samples=str(stand_ins),
                 reference=train.eval_reference,
                 metrics=self.names,
                 features=train.eval_features,
-                bootstrap=0,  # nobody waits for what is not logged
             )
             with full_precision():
                 self.reference = Comparison(options, self.config.data, {}, self.device, self.world)
@@ -134,7 +134,8 @@ class Evaluation:
             logger.warning("--best_by %s: no value of %s is better than another", self.names[0], figure.name)
             return ""
         # What must be the same for two values to compare
-        same = (len(self.items), train.eval_s, train.eval_reference, figure.protocol.get("weights_sha256"))
+        others = replace(self.reference.options, samples="", metrics=(), features="")
+        same = (len(self.items), train.eval_s, others, figure.protocol.get("weights_sha256"))
         by = f"{figure.name} {hashlib.sha256(repr(same).encode()).hexdigest()[:12]}"
         if not state.best.is_beaten(by, figure.value, figure.better):
             return ""
@@ -207,16 +208,24 @@ def in_order(metrics: Iterable[str], first: str) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys(metrics), key=lambda name: name != first))
 
 
-def with_whole_path(config: RunConfig) -> RunConfig:
-    """The configuration whose features are found from any folder; ValueError where they are not there."""
-    kind, colon, file = config.train.eval_features.partition(":")
-    if kind == "inception" and not colon:
-        return config
-    if kind != "trained" or not file:
-        raise ValueError(f"--eval_features {config.train.eval_features}: choose inception or trained:FILE")
-    if not Path(file).is_file():
-        raise ValueError(f"--eval_features {config.train.eval_features}: no such file (train_features.py makes it)")
-    return replace(config, train=replace(config.train, eval_features=f"trained:{Path(file).resolve()}"))
+def with_whole_paths(config: RunConfig) -> RunConfig:
+    """The configuration whose files are found from any folder; ValueError where they are not what they should be."""
+    train = config.train
+    kind, colon, file = train.eval_features.partition(":")
+    if (kind, colon) not in (("inception", ""), ("trained", ":")):
+        raise ValueError(f"--eval_features {train.eval_features}: choose inception or trained:FILE")
+    if colon and not Path(file).is_file():
+        raise ValueError(f"--eval_features {train.eval_features}: no such file (train_features.py makes it)")
+    given_options(train.eval_config)
+    features = f"trained:{Path(file).resolve()}" if colon else kind
+    options = str(Path(train.eval_config).resolve()) if train.eval_config else ""
+    return replace(config, train=replace(train, eval_features=features, eval_config=options))
+
+
+def given_options(file: str) -> EvaluateConfig:
+    """evaluate.py's options as --eval_config has them; no bootstrap by default: nobody waits for what is not logged."""
+    values = {"bootstrap": 0, **(flags.read_json(Path(file)) if file else {})}
+    return flags.unflatten(EvaluateRun, values, file).evaluate
 
 
 def write_figures(path: Path, figures: Sequence[Figure], common: dict) -> None:

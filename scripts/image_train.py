@@ -158,10 +158,10 @@ def with_evaluations(config: RunConfig) -> RunConfig:
     if not EVALUATIONS.is_dir():
         raise ValueError(f"--eval_interval {config.train.eval_interval}: needs {EVALUATIONS}, which is not there")
     sys.path.insert(0, str(EVALUATIONS))
-    from during_training import in_order, with_whole_path
+    from during_training import in_order, with_whole_paths
 
     in_order(config.train.eval_metrics, config.train.kept_by)
-    return with_whole_path(config)
+    return with_whole_paths(config)
 
 
 def checked_evaluation(dataset, config: RunConfig, folder, state):

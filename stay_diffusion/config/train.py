@@ -46,6 +46,7 @@ class TrainConfig:
     eval_interval: int = option(0, "steps between evaluations of what the averaged weights sample; 0: never", least=0)
     eval_metrics: tuple = option(("kid",), "metrics of evaluations/evaluate.py, such as kid,prdc")
     eval_features: str = option("inception", "their features: inception, or trained:FILE of train_features.py")
+    eval_config: str = option("", "evaluate.py's other options by name, a JSON file as its --config takes it")
     eval_reference: str = option("val", "real pictures to compare with, as the model sees them", ("val", "train"))
     eval_images: int = option(64, "validation layouts, with a fixed seed; fewer if there are fewer", least=2)
     eval_s: float = option(1.0, "guidance scale of these samples")

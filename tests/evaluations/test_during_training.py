@@ -156,6 +156,16 @@ def test_the_weights_of_an_evaluation_are_the_averages_of_its_step(evaluated):
     torch.testing.assert_close(dict(found), expected, rtol=0, atol=0)
 
 
+def test_other_options_of_evaluate_py_come_from_a_file(run_script, from_weights, tmp_path):
+    (tmp_path / "options.json").write_text('{"prdc_k": 2, "bootstrap": 3}')
+    words = [*from_weights, "--eval_config", "options.json", "--eval_metrics", "prdc,fid", "--logdir", tmp_path / "run"]
+    run_script(TRAIN, *words, cwd=tmp_path)
+    figures = kept_figures(tmp_path / "run")[1]["figures"]
+    assert figures["precision-own"]["protocol"]["k"] == 2
+    assert figures["FD-own"]["spread_of"] == "standard error, bootstrap of 3"
+    assert load(tmp_path / "run/config.json").train.eval_config == str(tmp_path / "options.json")
+
+
 # A metric that says what it is told to say, first of the stand-ins for the samples.
 MADE_UP = """
 import sys; sys.path.insert(0, {evaluations!r})
@@ -254,6 +264,7 @@ def test_two_processes_sample_their_shares_and_find_the_same_figures(start_ranks
         (["--eval_metrics", "kid,kidd"], "--eval_metrics kidd: choose from fid, kid"),
         (["--eval_features", "nonsense"], "--eval_features nonsense: choose inception or trained:FILE"),
         (["--eval_features", "trained:nowhere.pt"], "--eval_features trained:nowhere.pt: no such file"),
+        (["--eval_config", "nowhere.json"], "nowhere.json: cannot be read as a configuration"),
         (["--best_by", "fid"], "--best_by fid: choose from val_loss, kid, prdc, scene_fid"),
         (["--eval_metrics", "lpips"], "--eval_metrics lpips with --eval_features trained"),
         (["--eval_metrics", "kid,is"], "--eval_metrics is with --eval_features trained"),
