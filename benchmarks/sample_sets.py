@@ -98,7 +98,16 @@ def main() -> int:
     for name in SETS:
         words = ["--samples", out / name, "--reference", out / "reference", "--features", f"trained:{features}"]
         words += ["--detector", detector, "--gate", gate, "--random_flip", config.data.random_flip]
-        words += ["--cas_seeds", arguments.cas_seeds, "--feature_cache", "off", "--json", out / f"{name}.json"]
+        words += [
+            "--cas_seeds",
+            arguments.cas_seeds,
+            "--cas_steps",
+            arguments.cas_steps,
+            "--feature_cache",
+            "off",
+            "--json",
+            out / f"{name}.json",
+        ]
         run("evaluations/evaluate.py", *words, "--metrics", METRICS, fine=(0, INCOMPLETE))
         found[name] = json.loads((out / f"{name}.json").read_text())
 
@@ -187,7 +196,7 @@ def protocol(arguments, config: RunConfig, parts: tuple[list, list], files: dict
         "reference": f"of {len(parts[0])} validation pictures; the sets are of the other {len(parts[1])}",
         "model": f"{arguments.model_path.name}, sha256 {sha256(arguments.model_path)[:12]}",
         "sampling": f"{arguments.num_steps} steps, s {arguments.s:g}, {arguments.precision}",
-        "CAS": f"{arguments.cas_seeds} classifiers",
+        "CAS": f"{arguments.cas_seeds} classifiers of {arguments.cas_steps} steps",
     }
     return told | {name: f"sha256 {sha256(file)[:12]}" for name, file in files.items()}
 
@@ -225,6 +234,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--feature_steps", type=int, default=600, help="of train_features.py")
     parser.add_argument("--detector_steps", type=int, default=600, help="of train_detector.py")
     parser.add_argument("--cas_seeds", type=int, default=3, help="classifiers behind CAS")
+    parser.add_argument("--cas_steps", type=int, default=500, help="optimizer steps of each")
     arguments = parser.parse_args()
     arguments.templates = arguments.templates or arguments.data_dir / "val/templates"
     return arguments

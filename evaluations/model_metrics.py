@@ -1,10 +1,11 @@
 """The metrics of a model at hand: what its boxes change in its samples, and how likely it holds real images."""
 
+import itertools
 from pathlib import Path
 
 import box_adherence
 import likelihood
-from adherence import Adherence, measure
+from adherence import measure
 from comparison import Comparison
 from detector_data import runs_of
 from figures import Figure
@@ -28,21 +29,20 @@ def check_adherence(comparison: Comparison) -> None:
         box_adherence.check(folder)
 
 
-def measure_adherence(comparison: Comparison) -> tuple[Adherence, dict] | None:
-    """Good parts are sampled by all processes; the first one compares."""
+def good_parts(comparison: Comparison) -> tuple[list, dict]:
+    """Of each run what `measure` takes, and the settings of the last; all processes sample the good parts."""
     pairs, settings = [], {}
     for folder in folders_of(comparison):
         of_run, settings = box_adherence.pairs_of(
             folder, comparison.options.batch_size, comparison.reading.device, comparison.world
         )
         pairs.append(of_run)
-    if not comparison.world.is_main:
-        return None
-    return measure(pair for of_run in pairs for pair in of_run), settings
+    return pairs, settings
 
 
-def adherence_figures(comparison: Comparison, found: tuple[Adherence, dict]) -> list[Figure]:
-    adherence, settings = found
+def adherence_figures(comparison: Comparison, found: tuple[list, dict]) -> list[Figure]:
+    pairs, settings = found
+    adherence = measure(itertools.chain(*pairs))
     told = comparison.facts(with_reference=False) | {
         "boxes": adherence.boxes,
         "pictures_with_boxes": adherence.pictures,
@@ -81,6 +81,6 @@ def nll_figure(comparison: Comparison, found: dict) -> list[Figure]:
 
 
 MODEL_METRICS: dict[str, Metric] = {
-    "adherence": Metric(check_adherence, measure_adherence, adherence_figures),
+    "adherence": Metric(check_adherence, good_parts, adherence_figures),
     "nll": Metric(check_nll, likelihood.measure, nll_figure),
 }

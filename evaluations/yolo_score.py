@@ -2,9 +2,9 @@
 
 python evaluations/yolo_score.py --samples GENERATED --reference REAL --detector OUTPUT/detector/detector.pt
 
-The detector is one of train_detector.py, which is named beside the figures: made as YOLOScore (arXiv 2103.11893) is,
-which is that of a YOLOv4, this is none. Pictures are searched in their own size, one by one. That of an annotated
-reference is told too: what real pictures of the same kind reach.
+The detector is one of train_detector.py, which is named beside the figures. They are made as YOLOScore (LAMA, ICCV
+2021) is, which is that of a YOLOv4, and are none. Pictures are searched in their own size, one by one. The score of an
+annotated reference is told too: what real pictures of the same kind reach.
 """
 
 from pathlib import Path
