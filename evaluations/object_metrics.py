@@ -83,7 +83,7 @@ def recognised(comparison: Comparison, _) -> list[Figure]:
     told = comparison.facts(with_reference=False) | {
         "gate": origin,
         "gate_digest": gate.protocol.get("digest"),
-        "gate_right_about": f"{gate.protocol['held_out']['objects']} of real boxes held out",
+        "gate_right_about": right_about(gate.protocol["held_out"]["objects"]),
         "boxes": found.boxes,
         "crop": f"the box and as much around it, {SIDE}",
     }
@@ -92,6 +92,12 @@ def recognised(comparison: Comparison, _) -> list[Figure]:
         Figure(name, figure.value, "higher", figure.standard_error, OVER_IMAGES, told, details)
         for name, figure in (("class probability", found.probability), ("recognised boxes", found.recognised))
     ]
+
+
+def right_about(held_out: dict) -> str:
+    if held_out["accuracy"] is None:
+        return "unknown: nothing was held out"
+    return f"{held_out['accuracy']:.1%} of {held_out['crops']} real boxes that were held out"
 
 
 # Detection score

@@ -235,3 +235,26 @@ def test_several_processes_give_the_same_figures(made, results, run_script, run_
     assert set(found) == {"in/out ratio", "empty boxes", "bits per dimension"}
     for name in found:
         assert (found[name]["value"], found[name]["spread"]) == (expected[name]["value"], expected[name]["spread"])
+
+
+# The gate of the run
+
+
+def test_samples_of_a_run_are_judged_by_its_own_gate(command, made, results, monkeypatch):
+    import gate_choice
+
+    from stay_diffusion.quality.run_gate import training_split
+    from stay_diffusion.quality.training import train_gate
+
+    asked = []
+
+    def quick(config, folder, device):
+        asked.append((config.data.data_dir, config.model.image_size, folder))
+        return train_gate(training_split(config), seed=0, flip=False, steps=1)
+
+    monkeypatch.setattr(gate_choice, "gate_of_run", quick)
+    code, report = command("--samples", results, "--metrics", "recognised")
+    data_dir = flags.load(made / "config.json").data.data_dir
+    assert code == 0 and asked == [(data_dir, SIZE, made)]
+    told = report["figures"]["class probability"]["protocol"]
+    assert told["gate"] == f"of the run {made}"

@@ -15,6 +15,7 @@ from stay_diffusion.checkpoint import save_tensors, sha256
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
 from stay_diffusion.data.annotations import Box
 from stay_diffusion.quality import classifier, gate_file
+from stay_diffusion.quality.crops import cut
 from stay_diffusion.quality.run_gate import training_split
 from stay_diffusion.quality.training import train_gate
 
@@ -27,6 +28,7 @@ import detection_score
 import detector
 import evaluate
 import quality
+from image_set import ImageSet
 
 EVALUATIONS = str(Path(__file__).resolve().parents[2] / "evaluations")
 
@@ -233,14 +235,17 @@ def test_neither_names_nor_batch_size_nor_the_order_of_boxes_change_a_figure(com
 # Rectangles and who finds them
 
 
-def rectangles(num: int, side: int = 64) -> list[tuple[np.ndarray, list[Box]]]:
+WIDTH, HEIGHT = 64, 80
+
+
+def rectangles(num: int) -> list[tuple[np.ndarray, list[Box]]]:
     found = []
     for i in range(num):
-        rng, array, boxes = np.random.default_rng(i), np.full((side, side), 128, dtype=np.uint8), []
+        rng, array, boxes = np.random.default_rng(i), np.full((HEIGHT, WIDTH), 128, dtype=np.uint8), []
         for label, level, column in (("bright", 255, 2), ("dark", 0, 34)):
             x, y, w, h = column + rng.integers(8), rng.integers(2, 34), rng.integers(14, 20), rng.integers(14, 26)
             array[y : y + h, x : x + w] = level
-            boxes.append(Box(label, *(float(edge) / side for edge in (x, y, x + w, y + h))))
+            boxes.append(Box(label, x / WIDTH, y / HEIGHT, (x + w) / WIDTH, (y + h) / HEIGHT))
         found.append((array, boxes))
     return found
 
@@ -292,8 +297,8 @@ def test_the_score_is_that_of_detection_score_py(command, finder, tmp_path, surf
     folder = save_set(tmp_path / "set", pictures)
     records = []
     for i, (_, boxes) in enumerate(pictures):
-        whole = tuple(Box(b.label, 64 * b.x0, 64 * b.y0, 64 * b.x1, 64 * b.y1) for b in boxes)
-        records.append(ImageRecord(folder / f"samples/{i:03}.png", 64, 64, whole))
+        whole = (Box(b.label, WIDTH * b.x0, HEIGHT * b.y0, WIDTH * b.x1, HEIGHT * b.y1) for b in boxes)
+        records.append(ImageRecord(folder / f"samples/{i:03}.png", WIDTH, HEIGHT, tuple(whole)))
     vott.write(folder / "samples/set-export.json", records, ("bright", "dark"), name="set")
     _, report = command("--samples", folder, "--metrics", "yolo_score", "--detector", finder)
     words = [folder, "--detector", finder, "--device", "cpu", "--json", tmp_path / "score.json"]
@@ -322,7 +327,48 @@ def test_a_detector_sees_pictures_enlarged_by_its_scale(command, tmp_path):
         detector.save(tmp_path / "d.pt", detector.Detector("looking", ("bright", "dark"), (), 2.0, Looking()))
         folder = save_set(tmp_path / "set", rectangles(2))
         _, report = command("--samples", folder, "--metrics", "yolo_score", "--detector", "d.pt")
-    assert sizes == [(3, 128, 128)] * 2 and value(report, "detection score (looking), mAP") == 0
+    assert sizes == [(3, 2 * HEIGHT, 2 * WIDTH)] * 2 and value(report, "detection score (looking), mAP") == 0
+
+
+# Crops
+
+
+def test_boxes_that_the_picture_does_not_show_are_left_out():
+    inside, outside = Box("spot", 0.2, 0.2, 0.6, 0.6), Box("spot", 1.0, 0.2, 1.4, 0.9)
+    array = np.random.default_rng(0).integers(0, 256, (32, 32, 1), dtype=np.uint8)
+    images = ImageSet("x", [array, array], objects=((outside, inside), (outside,)))
+    found = box_crops.box_crops(images, 1)
+    assert found.labels == ("spot",) and found.images.tolist() == [0]
+    whole = cut(Image.fromarray(array[..., 0]), (6.4, 6.4, 19.2, 19.2), 1).pixels
+    np.testing.assert_array_equal(found.crops[0].numpy(), whole)
+
+
+def test_greys_of_12_bits_are_seen_in_the_range_that_is_given(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 4096, (32, 32)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray((deep * (255 / 4095)).astype(np.float32)).save(tmp_path / "plain.tiff")
+    boxes = (Box("spot", 0.2, 0.2, 0.6, 0.6),)
+    images = ImageSet("x", [tmp_path / "deep.png"], objects=(boxes,))
+    plain = Image.open(tmp_path / "plain.tiff")
+    expected = cut(plain, (6.4, 6.4, 19.2, 19.2), 1).pixels
+    np.testing.assert_array_equal(box_crops.box_crops(images, 1, (0, 4095)).crops[0].numpy(), expected)
+
+
+def test_classifiers_are_trained_as_the_flags_say(command, tmp_path, monkeypatch):
+    asked = []
+    train = cas.train_classifier
+
+    def noted(crops, labels, num_classes, seed, flip, steps, device):
+        asked.append((len(crops), num_classes, seed, flip, steps))
+        return train(crops, labels, num_classes, seed, flip, 1, device)
+
+    monkeypatch.setattr(cas, "train_classifier", noted)
+    samples, reference = save_set(tmp_path / "a", rectangles(3)), save_set(tmp_path / "b", rectangles(5))
+    words = ["--samples", samples, "--reference", reference, "--metrics", "cas", "--cas_steps", 9, "--cas_seeds", 2]
+    _, report = command(*words, "--seed", 4, "--random_flip", True)
+    assert asked == [(6, 2, 4, True, 9), (6, 2, 5, True, 9)]
+    told = report["figures"]["CAS"]["protocol"]
+    assert told["learnt_from"] == "6 boxes of the samples" and told["tested_on"] == "10 boxes of the reference"
 
 
 # Standard errors
