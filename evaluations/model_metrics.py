@@ -1,6 +1,7 @@
 """The metrics of a model at hand: what its boxes change in its samples, and how likely it holds real images."""
 
 import itertools
+import math
 from pathlib import Path
 
 import box_adherence
@@ -76,6 +77,8 @@ def nll_figure(comparison: Comparison, found: dict) -> list[Figure]:
     options, report = comparison.options, dict(found)
     told = comparison.facts() | report.pop("protocol") | {"seed": options.seed}
     error, value = report["standard_error"], report.pop("bpd")
+    if not math.isfinite(value):
+        raise ValueError(f"{told['model']}: the bound of some image is not finite")
     how = "standard error over images" if error is not None else ""
     return [Figure("bits per dimension", value, "lower", error, how, told, report)]
 

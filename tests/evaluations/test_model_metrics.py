@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from stay_diffusion import factory, flags
-from stay_diffusion.checkpoint import save_tensors
+from stay_diffusion.checkpoint import load_tensors, save_tensors
 from stay_diffusion.config import DataConfig
 from stay_diffusion.data.images import to_pil
 from stay_diffusion.data.layout import Layout
@@ -224,6 +224,18 @@ def test_what_a_model_cannot_be_asked_is_one_line(command, made, tmp_path):
     assert "no such weights" in reason(fitting, "--model_path", "nowhere.pt")
     shutil.copy(made / "ema.pt", tmp_path / "bare.pt")
     assert "no config.json beside it" in reason(fitting, "--model_path", tmp_path / "bare.pt")
+
+
+def test_a_bound_that_is_not_finite_is_a_reason(command, made, tmp_path):
+    run = tmp_path / "broken"
+    run.mkdir()
+    weights = {name: value * float("nan") for name, value in load_tensors(made / "ema.pt").items()}
+    save_tensors(run / "ema.pt", weights)
+    shutil.copy(made / "config.json", run)
+    reference = save_reference(tmp_path / "set", list("abc"))
+    words = ["--samples", reference, "--reference", reference, "--metrics", "nll", "--model_path", run / "ema.pt"]
+    code, report = command(*words)
+    assert code == 3 and report["not_computed"] == {"nll": f"{run / 'ema.pt'}: the bound of some image is not finite"}
 
 
 def test_several_processes_give_the_same_figures(made, results, run_script, run_ranks, tmp_path):
