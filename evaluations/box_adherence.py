@@ -11,103 +11,31 @@ that outside the boxes of its picture, or under 2 grey levels.
 
 import argparse
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
+from adherence import measure
 from PIL import Image
 
 from stay_diffusion import factory
 from stay_diffusion.checkpoint import atomic_write, config_beside, sha256
 from stay_diffusion.command import run_command
-from stay_diffusion.config import SampleConfig
+from stay_diffusion.config import RunConfig, SampleConfig
 from stay_diffusion.data.annotations import Box, Vocabulary
 from stay_diffusion.device import pick_device
 from stay_diffusion.diffusion.gaussian_diffusion import respace
-from stay_diffusion.models.object_masks import at_least_one_pixel, box_indicator
+from stay_diffusion.distributed import wait_for_all
+from stay_diffusion.launchers import ALONE, World
 from stay_diffusion.sampling.batches import Made, make_all
 from stay_diffusion.sampling.export import ResultsFolder
 from stay_diffusion.sampling.generate import sampling
 from stay_diffusion.sampling.layouts import LayoutItem
 
-EMPTY_RATIO, EMPTY_LEVELS = 2.0, 2.0
 OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "mask", "mask_kind", "masks")
 OF_ONE_IMAGE += ("attempt", "quality")
-
-
-@dataclass(frozen=True)
-class Adherence:
-    """Mean absolute differences in grey levels of 255; counts of boxes and of those in which nothing happened.
-
-    `pictures` counts those with boxes.
-    """
-
-    inside: float
-    outside: float
-    empty: int
-    boxes: int
-    pictures: int
-    per_class: dict[str, dict[str, float]]
-
-    @property
-    def ratio(self) -> float | None:
-        """None where nothing outside the boxes differs: any number would say more than is known."""
-        return self.inside / self.outside if self.outside else None
-
-    @property
-    def empty_rate(self) -> float:
-        return self.empty / self.boxes
-
-
-def measure(pairs: Iterable[tuple[np.ndarray, np.ndarray, Sequence[Box]]]) -> Adherence:
-    """Adherence over (with defects (H, W, C) uint8, as a good part (H, W, C) uint8, boxes in [0, 1]) triples.
-
-    Left out are boxes without a pixel in their picture, and pictures without boxes: their good part is the same picture
-    once more, so that they would raise the ratio for nothing. ValueError if there is no box at all.
-    """
-    inside_sum = outside_sum = inside_pixels = outside_pixels = pictures = 0
-    of_class: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-    for drawn, good, objects in pairs:
-        difference = np.abs(drawn.astype(np.float64) - good).mean(axis=-1)  # H W
-        masks = box_masks(objects, difference.shape)
-        union = masks.any(axis=0)
-        if not union.any():
-            continue
-        pictures += 1
-        inside_sum, inside_pixels = inside_sum + difference[union].sum(), inside_pixels + union.sum()
-        outside_sum, outside_pixels = outside_sum + difference[~union].sum(), outside_pixels + (~union).sum()
-        around = difference[~union].mean() if (~union).any() else 0.0
-        for box, mask in zip(objects, masks, strict=True):
-            if mask.any():
-                level = difference[mask].mean()
-                of_class[box.label].append((level, level < max(EMPTY_RATIO * around, EMPTY_LEVELS)))
-    if not of_class:
-        raise ValueError("no layout has a box: nothing to measure")
-    found = [pair for pairs_of_class in of_class.values() for pair in pairs_of_class]
-    return Adherence(
-        inside=float(inside_sum / inside_pixels),
-        outside=float(outside_sum / max(outside_pixels, 1)),
-        empty=int(sum(empty for _, empty in found)),
-        boxes=len(found),
-        pictures=pictures,
-        per_class={
-            label: {
-                "boxes": len(values),
-                "difference": float(np.mean([level for level, _ in values])),
-                "empty": int(sum(empty for _, empty in values)),
-            }
-            for label, values in sorted(of_class.items())
-        },
-    )
-
-
-def box_masks(objects: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
-    """Which pixels (n, H, W) belong to each box, by the model's rule: centres inside, at least one pixel."""
-    boxes = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in objects]).reshape(1, len(objects), 4)
-    return box_indicator(at_least_one_pixel(boxes, size), size)[0].bool().numpy()
 
 
 def items_of(manifest: Path, entries: dict[int, dict]) -> list[LayoutItem]:
@@ -126,14 +54,8 @@ def items_of(manifest: Path, entries: dict[int, dict]) -> list[LayoutItem]:
     ]
 
 
-def sample_good_parts(
-    folder: Path, items: list[LayoutItem], attempts: list[int], settings: dict, batch_size: int, device
-) -> Path:
-    """The same layouts without their objects, same seeds and settings, into folder/good_parts; returns their folder.
-
-    `attempts` says how often each picture had been drawn before it passed the quality gate. Those that an earlier
-    call has finished are kept.
-    """
+def trained_with(settings: dict) -> tuple[Path, RunConfig]:
+    """The weights that made samples and what they are; ValueError where they are gone, or see no boxes."""
     weights = Path(settings["checkpoint"])
     if not weights.is_file():
         raise ValueError(f"{weights}: the weights that made these samples are not there any more")
@@ -144,13 +66,34 @@ def sample_good_parts(
         raise ValueError(f"{weights}: no config.json beside it, which says what the model is")
     if config.model.layout_kind != "boxes":
         raise ValueError(f"{weights}: a model that sees no boxes (--conditioning {config.model.conditioning})")
+    return weights, config
+
+
+def sample_good_parts(
+    folder: Path,
+    items: list[LayoutItem],
+    attempts: list[int],
+    settings: dict,
+    batch_size: int,
+    device: torch.device,
+    world: World = ALONE,
+) -> Path:
+    """The same layouts without their objects, same seeds and settings, into folder/good_parts; returns their folder.
+
+    `attempts` says how often each picture had been drawn before it passed the quality gate. Those that an earlier
+    call has finished are kept.
+    """
+    weights, config = trained_with(settings)
     vocabulary: Vocabulary = factory.vocabulary_of(config)
     good = [LayoutItem(item.stem, item.product, (), item.source) for item in items]
-    results = ResultsFolder(folder / "good_parts", vocabulary)
+    results = ResultsFolder(folder / "good_parts", vocabulary, world.rank)
     done = results.done(good, settings)
+    wait_for_all(f"{results.path} looked at")
     if len(done) < len(good):
         options = {option.name: settings[option.name] for option in fields(SampleConfig) if option.name in settings}
-        results.open()
+        if world.is_main:
+            results.open()
+        wait_for_all(f"{results.path} opened")
         make = sampling(
             factory.load_trained(config, weights, device),
             respace(factory.build_diffusion(config.diffusion), settings["timestep_respacing"]).to(device),
@@ -171,7 +114,8 @@ def sample_good_parts(
         def add(index: int, made: Made) -> None:
             results.add(index, good[index], made.image, settings)
 
-        make_all(make_as_kept, len(good), batch_size, add, done)
+        make_all(make_as_kept, len(good), batch_size, add, done, world)
+        wait_for_all(f"{results.path} made")
     return results.path / "samples"
 
 
@@ -180,6 +124,49 @@ def pixels(path: Path) -> np.ndarray:
     array = np.asarray(Image.open(path))
     array = array / 257 if array.dtype == np.uint16 else array
     return array[..., None] if array.ndim == 2 else array
+
+
+def pairs_of(
+    folder: Path, batch_size: int, device: torch.device, world: World = ALONE
+) -> tuple[Iterator[tuple[np.ndarray, np.ndarray, Sequence[Box]]], dict]:
+    """What `measure` takes of a results folder, its good parts sampled first, and the settings of its samples.
+
+    Several processes share the sampling. ValueError where no model made the folder, or it is not there any more.
+    """
+    entries = entries_of(folder)
+    items = items_of(folder / "manifest.jsonl", entries)
+    settings = settings_of(entries)
+    if any("source_image" in entry for entry in entries.values()):
+        good = folder / "images"  # the pictures that the objects were put into
+    else:
+        attempts = [entry.get("attempt", 0) for _, entry in sorted(entries.items())]
+        good = sample_good_parts(folder, items, attempts, settings, batch_size, device, world)
+    kept = [item for index, item in enumerate(items) if not entries[index].get("rejected")]
+    drawn = folder / "samples"
+    pairs = ((pixels(drawn / f"{i.stem}.png"), pixels(good / f"{i.stem}.png"), i.objects) for i in kept)
+    return pairs, settings
+
+
+def check(folder: Path) -> None:
+    """ValueError where the good parts of a results folder cannot be had."""
+    entries = entries_of(folder)
+    items_of(folder / "manifest.jsonl", entries)
+    if not any("source_image" in entry for entry in entries.values()):
+        trained_with(settings_of(entries))
+
+
+def entries_of(folder: Path) -> dict[int, dict]:
+    entries = ResultsFolder(folder, Vocabulary(())).entries()
+    if not entries:
+        raise ValueError(f"{folder}: no manifest.jsonl with samples in it (image_sample.py makes such folders)")
+    if "checkpoint" not in next(iter(entries.values())):
+        raise ValueError(f"{folder / 'manifest.jsonl'}: names no weights: no model made these pictures")
+    return entries
+
+
+def settings_of(entries: dict[int, dict]) -> dict:
+    """What all pictures of a manifest were made with."""
+    return {key: value for key, value in entries[min(entries)].items() if key not in (*OF_ONE_IMAGE, "rejected")}
 
 
 def main() -> int:
@@ -194,21 +181,8 @@ def main() -> int:
         raise ValueError(f"--batch_size {arguments.batch_size}: must be 1 or more")
 
     folder = arguments.results
-    entries = ResultsFolder(folder, Vocabulary(())).entries()
-    if not entries:
-        raise ValueError(f"{folder}: no manifest.jsonl with samples in it (image_sample.py makes such folders)")
-    items = items_of(folder / "manifest.jsonl", entries)
-    settings = {key: value for key, value in entries[0].items() if key not in (*OF_ONE_IMAGE, "rejected")}
-    if any("source_image" in entry for entry in entries.values()):
-        good = folder / "images"  # the pictures that the objects were put into
-    else:
-        attempts = [entry.get("attempt", 0) for _, entry in sorted(entries.items())]
-        good = sample_good_parts(folder, items, attempts, settings, arguments.batch_size, pick_device(arguments.device))
-    kept = [item for index, item in enumerate(items) if not entries[index].get("rejected")]
-    drawn = folder / "samples"
-    found = measure(
-        (pixels(drawn / f"{item.stem}.png"), pixels(good / f"{item.stem}.png"), item.objects) for item in kept
-    )
+    pairs, settings = pairs_of(folder, arguments.batch_size, pick_device(arguments.device))
+    found = measure(pairs)
 
     print(
         f"box adherence: {found.pictures} layouts, {found.boxes} boxes, {settings['sampler']} "

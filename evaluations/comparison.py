@@ -25,7 +25,7 @@ from stay_diffusion.launchers import World
 
 TRAINED = "trained:"
 SIZES_SHOWN = 3
-VERSIONS = ("torch", "torchvision", "torch-fidelity", "lpips", "numpy", "pillow")
+VERSIONS = ("torch", "torchvision", "torch-fidelity", "lpips", "pycocotools", "numpy", "pillow")
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # of the samples, of the reference
 
@@ -116,12 +116,20 @@ class Comparison:
         return self._found[kind]
 
     @cached_property
+    def labelled_samples(self) -> ImageSet:
+        """The samples with their objects; ValueError where nothing says what they show."""
+        return with_objects(self.samples, self.data)
+
+    @cached_property
+    def labelled_reference(self) -> ImageSet:
+        return with_objects(self.reference, self.data)
+
+    @cached_property
     def objects(self) -> tuple[ImageSet, ImageSet]:
         """The objects of both sides, cut out; on every process."""
         around = "objects" in self.extractor.kinds
         size = self.extractor.image_size if around else self.options.crop_size
-        sides = (with_objects(side, self.data) for side in (self.samples, self.reference))
-        return tuple(object_cuts(side, size, around) for side in sides)
+        return tuple(object_cuts(side, size, around) for side in (self.labelled_samples, self.labelled_reference))
 
     def object_pair(self) -> Pair:
         """Features of the objects of both sides, which are cut out at a size of their own; as `pair`."""

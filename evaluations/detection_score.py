@@ -48,34 +48,78 @@ def score(
     found: Sequence[detector.Detections], items: Sequence[detector_data.Example], classes: Sequence[str]
 ) -> Score:
     """The figures of detections, one Detections for each picture; ValueError where no picture has an object."""
-    from pycocotools.cocoeval import COCOeval
-
+    evaluation = _evaluated(found, items, classes)
     objects = detector_data.objects_per_class(items, classes)
-    if not any(objects.values()):
-        raise ValueError("no picture has an object to be found: nothing to measure")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        truth = _coco(items, classes, (_objects(place, item) for place, item in enumerate(items, 1)))
-        answers = _coco(items, classes, (_found(place, one) for place, one in enumerate(found, 1)))
-        evaluation = COCOeval(truth, answers, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-    # overlaps, recall levels, classes, sizes (all first), numbers of detections (100 last); -1 without objects
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    recall = evaluation.eval["recall"][:, :, 0, -1]
-    figures = {
-        "ap": precision.mean(axis=(0, 1)),
-        "ap50": precision[0].mean(axis=0),
-        "recall": recall.mean(axis=0),
-        "recall50": recall[0],
-    }
+    figures = _figures(evaluation)
     there = [place for place, name in enumerate(classes) if objects[name]]
-    means = {name: float(np.mean(values[there])) for name, values in figures.items()}
+    means = _means(figures)
     per_class = {
         name: {figure: float(values[place]) if place in there else None for figure, values in figures.items()}
         | {"objects": objects[name]}
         for place, name in enumerate(classes)
     }
     return Score(means["ap"], means["ap50"], means["recall"], means["recall50"], per_class)
+
+
+def standard_errors(
+    found: Sequence[detector.Detections],
+    items: Sequence[detector_data.Example],
+    classes: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> dict[str, float | None]:
+    """Of `map`, `ap50`, `recall`, `recall50`: their deviation over `resamples` sets of pictures drawn with replacement.
+
+    None for fewer than 2 resamples.
+    """
+    if resamples < 2:
+        return dict.fromkeys(("map", "ap50", "recall", "recall50"))
+    evaluation = _evaluated(found, items, classes)
+    N = len(items)
+    rows = [evaluation.evalImgs[start : start + N] for start in range(0, len(evaluation.evalImgs), N)]  # a class each
+    drawn = []
+    for number in range(resamples):
+        places = np.random.default_rng((seed, number)).integers(N, size=N)
+        evaluation.evalImgs = [row[place] for row in rows for place in places]
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.accumulate()
+        drawn.append(_means(_figures(evaluation)))
+    spreads = {name: float(np.std([each[name] for each in drawn], ddof=1)) for name in drawn[0]}
+    return {"map": spreads.pop("ap"), **spreads}
+
+
+def _evaluated(found: Sequence, items: Sequence[detector_data.Example], classes: Sequence[str]):
+    """pycocotools' evaluation, over boxes of all sizes."""
+    from pycocotools.cocoeval import COCOeval
+
+    if not any(len(item.labels) for item in items):
+        raise ValueError("no picture has an object to be found: nothing to measure")
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        truth = _coco(items, classes, (_objects(place, item) for place, item in enumerate(items, 1)))
+        answers = _coco(items, classes, (_found(place, one) for place, one in enumerate(found, 1)))
+        evaluation = COCOeval(truth, answers, "bbox")
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
+
+
+def _figures(evaluation) -> dict[str, np.ndarray]:
+    """Each figure of each class; -1 for those without objects."""
+    # overlaps, recall levels, classes, sizes (all), numbers of detections (100 last)
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    recall = evaluation.eval["recall"][:, :, 0, -1]
+    return {
+        "ap": precision.mean(axis=(0, 1)),
+        "ap50": precision[0].mean(axis=0),
+        "recall": recall.mean(axis=0),
+        "recall50": recall[0],
+    }
+
+
+def _means(figures: dict[str, np.ndarray]) -> dict[str, float]:
+    """Over the classes that have objects."""
+    return {name: float(np.mean(values[values > -1])) for name, values in figures.items()}
 
 
 def _coco(items: Sequence, classes: Sequence[str], annotations: Iterator[list[dict]]):

@@ -43,13 +43,17 @@ class Example:
         key = (self.path, self.upright, self.value_range, scale)
         if key in _kept:
             return _kept[key]
-        image = read_picture(self.path, 3, self.upright, self.value_range).image
-        if scale != 1:
-            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            image = image.resize(size, Image.Resampling.BICUBIC)
+        image = enlarged(read_picture(self.path, 3, self.upright, self.value_range).image, scale)
         if (len(_kept) + 1) * len(image.tobytes()) < KEPT_BYTES:
             _kept[key] = image
         return image
+
+
+def enlarged(image: Image.Image, scale: float) -> Image.Image:
+    if scale == 1:
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def read(data: DataConfig, split: str) -> tuple[list[ImageRecord], Vocabulary]:

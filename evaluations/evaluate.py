@@ -18,7 +18,20 @@ from stay_diffusion.distributed import gather, join, start_group
 from stay_diffusion.flags import dump, parse
 
 INCOMPLETE = 3  # exit code
-KNOWN = ("fid", "kid", "is", "sfid", "prdc", "scene_fid", "lpips")
+KNOWN = (
+    "fid",
+    "kid",
+    "is",
+    "sfid",
+    "prdc",
+    "scene_fid",
+    "lpips",
+    "cas",
+    "recognised",
+    "yolo_score",
+    "adherence",
+    "nll",
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,9 @@ class EvaluateConfig:
     compat: str = option("", "oasis: Inception's input as the scripts of OASIS and SDM resize it", ("", "oasis"))
     image_size: int = option(0, "resize every image to N x N first (Pillow's bicubic); 0: as they are", least=0)
     crop_size: int = option(224, "scene_fid: objects are cut out and resized to this", least=8)
-    bootstrap: int = option(20, "resamples behind the standard errors of Frechet distances; 0: none", least=0)
+    bootstrap: int = option(
+        20, "resamples behind the standard errors of Frechet distances and detection scores; 0: none", least=0
+    )
     kid_subsets: int = option(100, "KID over this many subsets, as the literature gives it", least=1)
     kid_subset_size: int = option(1000, "images of each; with fewer there is only the KID of all", least=2)
     is_splits: int = option(10, "parts of the inception score", least=1)
@@ -47,6 +62,15 @@ class EvaluateConfig:
     lpips_compat: str = option("", "sdm: as SDM's script resizes and normalises", ("", "sdm"))
     lpips_weights: str = option("", "LPIPS's linear layers; empty: those in the lpips package")
     backbone_weights: str = option("", "LPIPS's ImageNet weights, if they are not in torch hub's cache")
+    cas_steps: int = option(1000, "cas: optimizer steps of a classifier", least=1)
+    cas_seeds: int = option(1, "cas: classifiers, each from its own seed, that the figure is the mean of", least=1)
+    gate: str = option(
+        "", "recognised: a quality_gate.pt; empty: that of the samples' run, else one trained on --data_dir"
+    )
+    detector: str = option("", "yolo_score: the detector.pt of train_detector.py that searches the images")
+    model_path: str = option("", "nll: weights to measure; empty: those that made the samples")
+    nll_images: int = option(100, "nll: so many of the reference's images; 0: all", least=0)
+    nll_respacing: str = option("", "nll: the bound of a shorter process, 250 say; empty: the trained one's")
     feature_cache: str = option(
         "", "folder where features are kept; empty: $XDG_CACHE_HOME/stay_diffusion/features; off: nowhere"
     )

@@ -57,7 +57,8 @@ class ImageSet:
     """Images, or the mean (D,) and covariance (D, D) of their features, or both.
 
     `runs` holds how many images each of several runs of image_sample.py has; `sizes` how many have each size (WxH);
-    `looks` one per item, where they were looked at; `objects` the boxes in [0, 1] that each item shows, where known.
+    `looks` one per item, where they were looked at; `objects` the boxes in [0, 1] that each item shows and `products`
+    what it is, where known.
     """
 
     path: str
@@ -68,6 +69,7 @@ class ImageSet:
     sizes: dict[str, int] = field(default_factory=dict)
     looks: tuple[Look, ...] = ()
     objects: tuple[tuple[Box, ...], ...] | None = None
+    products: tuple[str | None, ...] | None = None
 
 
 def open_set(path: Path, compat: str | None = None, least: int = 2) -> ImageSet:
@@ -101,9 +103,9 @@ def looked_at(images: ImageSet, world: World = ALONE) -> ImageSet:
     order = sorted(range(len(looks)), key=lambda i: (looks[i].width, looks[i].height, looks[i].digest))
     looks = tuple(looks[i] for i in order)
     sizes = Counter(f"{each.width}x{each.height}" for each in looks)
-    objects = images.objects and tuple(images.objects[i] for i in order)
+    objects, products = (known and tuple(known[i] for i in order) for known in (images.objects, images.products))
     items = [images.items[i] for i in order]
-    return replace(images, items=items, looks=looks, objects=objects, sizes=dict(sizes))
+    return replace(images, items=items, looks=looks, objects=objects, products=products, sizes=dict(sizes))
 
 
 def look(item: Path | NDArray[np.uint8]) -> Look:

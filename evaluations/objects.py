@@ -1,9 +1,10 @@
-"""Which objects the images of a set show: by the manifest that made them, or by the data set that they belong to."""
+"""What the images of a set show: by the manifest that made them, or by the data set that they belong to."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from image_set import ImageSet
 
@@ -12,8 +13,15 @@ from stay_diffusion.config import DataConfig
 from stay_diffusion.data.annotations import Box
 
 
+class Shown(NamedTuple):
+    """What an image shows; no `product` where none is known."""
+
+    objects: tuple[Box, ...]
+    product: str | None
+
+
 def with_objects(images: ImageSet, data: DataConfig) -> ImageSet:
-    """The same set with the boxes of each image, in [0, 1] of its sides.
+    """The same set with the boxes of each image, in [0, 1] of its sides, and its product.
 
     Of samples and the real pictures beside them (RESULTS/images) they come from the manifest, of all others from the
     folder read as a data set (--dataset_mode and the other data flags). ValueError where an image has none of these.
@@ -30,11 +38,12 @@ def with_objects(images: ImageSet, data: DataConfig) -> ImageSet:
     missing = next((place for place in places if place not in known), None)
     if missing:
         raise ValueError(f"{missing}: neither a manifest.jsonl nor the annotations in {folder} say what it shows")
-    return replace(images, objects=tuple(known[place] for place in places))
+    objects, products = zip(*(known[place] for place in places), strict=True)
+    return replace(images, objects=objects, products=products)
 
 
-def of_manifests(folder: Path) -> Iterator[tuple[Path, tuple[Box, ...]]]:
-    """(image, boxes) of a results folder, of its runs, or of the real pictures in RESULTS/images.
+def of_manifests(folder: Path) -> Iterator[tuple[Path, Shown]]:
+    """(image, what it shows) of a results folder, of its runs, or of the real pictures in RESULTS/images.
 
     Of samples made by putting objects into whole pictures: those alone, not what the pictures had before, and nothing
     of the pictures themselves.
@@ -47,7 +56,8 @@ def of_manifests(folder: Path) -> Iterator[tuple[Path, tuple[Box, ...]]]:
                 continue
             file = Path("images") / f"{entry['stem']}.png" if real else Path(entry["file"])
             drawn = (each for each in entry["layout"]["objects"] if not each.get("in_source"))
-            yield (manifest.parent / file).resolve(), tuple(Box(each["label"], *each["box"]) for each in drawn)
+            boxes = tuple(Box(each["label"], *each["box"]) for each in drawn)
+            yield (manifest.parent / file).resolve(), Shown(boxes, entry["layout"].get("product"))
 
 
 def entries_of(manifest: Path) -> list[dict]:
@@ -63,8 +73,8 @@ def entries_of(manifest: Path) -> list[dict]:
     return found
 
 
-def of_data_set(folder: Path, data: DataConfig) -> Iterator[tuple[Path, tuple[Box, ...]]]:
-    """(image, boxes) of all that a folder's annotations name."""
+def of_data_set(folder: Path, data: DataConfig) -> Iterator[tuple[Path, Shown]]:
+    """(image, what it shows) of all that a folder's annotations name."""
     whole = replace(data, data_dir=str(folder), val_fraction=0.0, id_list="")
     records, _ = factory.read_split(whole, "train", select=True)
     for record in records:
@@ -72,4 +82,4 @@ def of_data_set(folder: Path, data: DataConfig) -> Iterator[tuple[Path, tuple[Bo
         if record.boxes and not (W and H):
             raise ValueError(f"{record.path}: its annotation does not say how large it is")
         boxes = (Box(box.label, box.x0 / W, box.y0 / H, box.x1 / W, box.y1 / H) for box in record.boxes)
-        yield record.path.resolve(), tuple(boxes)
+        yield record.path.resolve(), Shown(tuple(boxes), record.product)

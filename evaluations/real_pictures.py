@@ -34,6 +34,7 @@ def real_pictures(split: str, samples: Path, given: dict) -> ImageSet:
         f"{config.data.data_dir} ({split}, as the model saw it)",
         [array[..., None] if array.ndim == 2 else array for array in arrays],
         objects=tuple(layout.objects for layout in layouts),
+        products=tuple(layout.product for layout in layouts),
     )
 
 

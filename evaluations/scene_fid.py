@@ -35,7 +35,13 @@ def object_cuts(images: ImageSet, size: int, around: bool = False) -> ImageSet:
         raise ValueError(f"{images.path}: {len(items)} objects in {len(images.items)} pictures, a distance needs 2")
     sizes = {f"{size}x{size}": len(items)}
     return replace(
-        images, path=f"{images.path} (objects)", items=items, looks=tuple(looks), objects=tuple(objects), sizes=sizes
+        images,
+        path=f"{images.path} (objects)",
+        items=items,
+        looks=tuple(looks),
+        objects=tuple(objects),
+        products=None,
+        sizes=sizes,
     )
 
 

@@ -129,3 +129,18 @@ def test_a_box_without_a_pixel_in_the_picture_is_left_out():
 def test_there_is_no_ratio_where_nothing_differs_outside():
     assert script.measure([pair((ALL, ALL, 30), boxes=[LEFT, RIGHT])]).ratio is None
     assert script.measure([pair((ALL, FIRST_HALF, 30), boxes=[LEFT])]).ratio is None
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    pairs = [pair((ALL, FIRST_HALF, level), ground=1, boxes=[LEFT]) for level in (30, 40, 50, 1)]
+    found = script.measure(pairs)
+    assert found.ratio == pytest.approx(121 / 4)
+    assert found.ratio_error == pytest.approx(np.std([30, 40, 50, 1], ddof=1) / 2)
+    assert found.empty_rate_error == pytest.approx(np.std([0, 0, 0, 1], ddof=1) / 2)
+
+
+def test_a_single_picture_has_no_standard_error_and_no_ratio_has_none():
+    alone = script.measure([pair((ALL, FIRST_HALF, 30), ground=1, boxes=[LEFT])])
+    assert alone.ratio_error is None and alone.empty_rate_error is None
+    still = script.measure([pair((ALL, FIRST_HALF, 30), boxes=[LEFT])] * 2)
+    assert still.ratio_error is None and still.empty_rate_error == 0

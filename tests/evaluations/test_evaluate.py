@@ -367,8 +367,8 @@ def test_only_what_was_drawn_into_a_whole_picture_is_an_object_of_it(tmp_path):
     layout = {"product": None, "objects": [drawn, {**old, "in_source": True}]}
     line = {"stem": "a", "file": "samples/a.png", "layout": layout, "source": "x", "source_image": "good.png"}
     (tmp_path / "manifest.jsonl").write_text(json.dumps(line) + "\n")
-    ((path, boxes),) = of_manifests(tmp_path)
-    assert path == tmp_path / "samples/a.png" and [box.x0 for box in boxes] == [0.1]
+    ((path, shown),) = of_manifests(tmp_path)
+    assert path == tmp_path / "samples/a.png" and [box.x0 for box in shown.objects] == [0.1]
     (tmp_path / "images").mkdir()
     assert list(of_manifests(tmp_path / "images")) == []  # the good picture shows none of them
 
