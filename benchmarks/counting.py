@@ -1,5 +1,6 @@
 """What a piece of work takes by count, the same on every machine: floating-point operations and bytes of tensors."""
 
+import gc
 import json
 import tempfile
 from collections.abc import Callable
@@ -41,8 +42,13 @@ def peak_bytes(action: Callable[[], Any], device: torch.device) -> int:
         action()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        action()
+    gc.collect()
+    gc.disable()  # when it frees what is in cycles should not decide
+    try:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+            action()
+    finally:
+        gc.enable()
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "trace.json"
         profiler.export_chrome_trace(str(path))

@@ -54,6 +54,7 @@ class Plan:
     timed_steps: int = 20
     matrix: int = 8192
     copied: int = 2**30  # bytes
+    rate_seconds: float = 5.0  # of each rate
     steps: int = 500  # of the precisions
     small_network: str = "S"
     small_batch: int = 16
@@ -62,6 +63,7 @@ class Plan:
 def tiny(plan: Plan) -> Plan:
     """The same in a few seconds of a CPU."""
     sizes = {"network": "tiny", "batch_size": 2, "sample_batch": 2, "timed_steps": 3, "matrix": 64, "copied": 2**16}
+    sizes["rate_seconds"] = 0.05
     return Plan(plan.device, plan.folder, **sizes, num_objects=2, steps=6, small_network="tiny", small_batch=2)
 
 

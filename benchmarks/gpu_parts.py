@@ -32,7 +32,7 @@ LAST = 5  # losses are means of this share of the steps: a fifth
 
 def rate(plan, found: dict, seconds: float) -> dict:
     """TFLOP/s of matrix products by precision, GB/s of copies."""
-    each = seconds / 6
+    each = min(seconds / 6, plan.rate_seconds)
     rates = {name: matrix_rate(plan.device, dtype, plan.matrix, each) / 1e12 for name, dtype in DTYPES.items()}
     figures = {"matrix_tflops": rates, "matrix_side": plan.matrix}
     figures["copy_gb_a_second"] = bandwidth(plan.device, plan.copied, each) / 1e9
