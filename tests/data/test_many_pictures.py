@@ -21,9 +21,9 @@ def make(folder, mode, num=30):
     records = []
     for i in range(num):
         Image.new("L", (16, 16)).save(folder / f"{i}.png")
-        records.append(ImageRecord(folder / f"{i}.png", 16, 16, (Box("ab"[i % 2], 1, 2, 5.5, 8),)))
+        records.append(ImageRecord(folder / f"{i}.png", 16, 16, (Box(("spot", "line")[i % 2], 1, 2, 5.5, 8),)))
     write, name = WRITERS[mode]
-    write(folder / name, records, ["a", "b"], name="x")
+    write(folder / name, records, ["spot", "line"], name="x")
     return folder
 
 
@@ -103,3 +103,23 @@ def test_files_of_an_ending_are_found_in_order_hidden_ones_not(tmp_path):
         (tmp_path / name).touch()
     found = visible_files(tmp_path, "-export.json")
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/c-export.json", "b-export.json"]
+
+
+@pytest.mark.parametrize("climb", ["..", "inside/../..", "%2e%2e", "..\\inside\\.."])
+def test_a_vott_path_that_leads_out_of_the_data_is_not_followed(climb, tmp_path):
+    data = make(tmp_path / "data", "sdi", num=2)
+    (data / "inside").mkdir()
+    (data / "1.png").rename(tmp_path / "1.png")
+    file = data / "x-export.json"
+    file.write_text(file.read_text().replace("file:1.png", f"file:{json.dumps(climb)[1:-1]}/1.png"))
+    problems = []
+    records, _ = vott.read(data, problems=problems)
+    assert [record.path.name for record in records] == ["0.png"]
+    assert ["leads out" in problem.detail for problem in problems] == [True]
+
+
+def test_a_vott_path_that_climbs_and_comes_back_is_followed(tmp_path):
+    data = make(tmp_path / "data", "sdi", num=2)
+    file = data / "x-export.json"
+    file.write_text(file.read_text().replace("file:1.png", "file:../data/1.png"))
+    assert [record.path for record in vott.read(data)[0]] == [data / "0.png", data / "1.png"]
