@@ -124,10 +124,11 @@ def train_step(
         # Gradients are averaged over the processes with the last piece.
         whole = state.world.size == 1 or start + size >= B
         with contextlib.nullcontext() if whole else state.network.no_sync():
-            with part("forward"), autocast(state.device, state.precision):
-                terms = state.diffusion.training_losses(
-                    state.network, images[piece], t[piece], noise[piece], {"layout": layout[piece]}
-                )
+            with part("forward"):
+                with autocast(state.device, state.precision):
+                    terms = state.diffusion.training_losses(
+                        state.network, images[piece], t[piece], noise[piece], {"layout": layout[piece]}
+                    )
                 loss = state.scaler.scale((terms["loss"] * weights[piece]).sum() / B)
             with part("backward"):
                 loss.backward()
