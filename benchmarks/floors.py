@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from counting import operations
-from subjects import wait_for
+from subjects import SCALE, prepared, wait_for
 
 from stay_diffusion import factory
 from stay_diffusion.config import RunConfig
+from stay_diffusion.diffusion.guidance import classifier_free
 from stay_diffusion.training.memory import estimate_memory, parameter_count
 from stay_diffusion.training.noise_batch import noise_batch
 
@@ -77,12 +78,12 @@ def training_work(config: RunConfig, num_objects: int, width: int) -> Work:
 
 
 def sampling_work(config: RunConfig, num_objects: int, width: int) -> Work:
-    """Of a guided call of the network, its batch twice as large as the pictures; moved are at least the weights."""
+    """Of a guided call of the network; moved are at least the weights."""
     model, _, images, layout, t = on_meta(config, num_objects)
-    x, both = torch.cat([images, images]), layout.with_null()
+    guided = classifier_free(model, SCALE, num_channels=config.model.image_channels)
     with torch.no_grad():
-        conditioning = model.condition(both, tuple(x.shape[2:]))
-        counted = operations(lambda: model(x, torch.cat([t, t]), layout=conditioning))
+        conditioning = prepared(model, layout.with_null(), images)
+        counted = operations(lambda: guided(images, t, layout=conditioning))
     return Work(counted, width * parameter_count(model))
 
 

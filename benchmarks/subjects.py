@@ -107,7 +107,7 @@ class Sampling:
         self.guided = classifier_free(self.model, scale, num_channels=config.model.image_channels)
         self.layout = layout if scale == 1 else layout.with_null()
         with torch.no_grad(), autocast(device, self.precision):
-            self.conditioning = self.model.condition(self.layout, tuple(self.x.shape[2:]))
+            self.conditioning = prepared(self.model, self.layout, self.x)
 
     @torch.no_grad()
     def step(self, wait: bool = True) -> torch.Tensor:
@@ -116,6 +116,11 @@ class Sampling:
         if wait:
             wait_for(self.device)
         return x_start
+
+
+def prepared(model, layout, x: torch.Tensor):
+    """What a sampler works out of a layout before its first step."""
+    return model.condition(layout, tuple(x.shape[2:]))
 
 
 def wait_for(device: torch.device) -> None:

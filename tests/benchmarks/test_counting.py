@@ -49,9 +49,9 @@ def test_work_counted_without_storage_is_that_of_the_real_steps():
     assert sampling_work(config, 3, 4).operations == operations(sampling.step) > 1e8
 
 
-def test_a_guided_call_is_a_batch_of_twice_the_pictures():
-    one, two = (Sampling(NETWORKS["tiny"].config(2), CPU, 3, scale=scale) for scale in (1.0, 1.5))
-    assert operations(two.step) == 2 * operations(one.step)
+def test_a_guided_call_takes_more_than_a_plain_one_and_at_most_two_of_them():
+    plain, guided = (operations(Sampling(NETWORKS["tiny"].config(2), CPU, 3, scale=s).step) for s in (1.0, 1.5))
+    assert plain < guided <= 2 * plain
 
 
 def test_pieces_change_neither_the_operations_nor_the_bytes_of_a_step():
