@@ -53,9 +53,14 @@ def peak_bytes(action: Callable[[], Any], device: torch.device) -> int:
         path = Path(place) / "trace.json"
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
-    changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
+    events = sorted((event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"])
+    own: dict[int, int] = {}  # what the action allocated, by address: the frees of older blocks are reported too
     present = most = 0
-    for _, change in changes:
-        present += change
+    for address, change in ((event["args"]["Addr"], event["args"]["Bytes"]) for event in events):
+        if change > 0:
+            own[address] = change
+            present += change
+        else:
+            present -= own.pop(address, 0)
         most = max(most, present)
     return most

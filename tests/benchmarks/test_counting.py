@@ -63,3 +63,14 @@ def test_the_floor_is_what_takes_longer():
     work = Work(operations=1000, bytes=10)
     assert work.floor(rate=100, bandwidth=10) == 10
     assert work.floor(rate=1000, bandwidth=2) == 5
+
+
+def test_what_an_earlier_count_left_behind_does_not_lower_the_next():
+    left = []
+    peak_bytes(lambda: left.append(torch.zeros(500_000)), CPU)
+
+    def action():
+        left.clear()
+        return torch.zeros(1_000_000)
+
+    assert peak_bytes(action, CPU) >= 4_000_000
