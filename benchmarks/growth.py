@@ -28,9 +28,6 @@ from counting import operations, peak_bytes
 from document import replace_section
 from line_chart import Panel, svg
 from measuring import AT_MOST, Row, in_turn, machine, ratio, same
-from start_up import WRITERS
-from start_up import as_table as start_up_table
-from start_up import measure as measure_start_up
 from subjects import NETWORKS, Network, Sampling, Training
 
 from stay_diffusion.checkpoint import atomic_write
@@ -39,7 +36,11 @@ from stay_diffusion.command import run_command
 CPU = torch.device("cpu")
 FEW, MANY = 8, 128  # boxes, of the target
 MOST_RATIO = 1.15
-BOXES = 4  # a picture of start_up.py's data
+# Measured by others: by which script, with which words, and with which to be quick.
+OTHERS = {
+    "images": ("start_up.py", ("--images 1000,10000,100000", "--images 16,64")),
+    "ranks": ("scaling.py", ("--steps 4 --rounds 3", "--preset tiny --steps 2 --rounds 1")),
+}
 KINDS = ("training", "sampling")
 TITLES = {
     "resolution": "With the resolution",
@@ -180,13 +181,10 @@ def padding_changes_nothing(training: Training) -> str:
     return same(padded, plain, 1e-4, f"outputs with {FEW} boxes and with these padded to {MANY}")
 
 
-def ranks_table(small: bool) -> str:
-    """What scaling.py prints, for two processes."""
-    words = [
-        str(Path(__file__).with_name("scaling.py")),
-        *("--preset tiny --steps 2 --rounds 1" if small else "--steps 4 --rounds 3").split(),
-    ]
-    return subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True).stdout
+def told_by(script: str, words: str) -> str:
+    """What another benchmark prints, from a process of its own: this one's size would hide what a smaller one takes."""
+    command = [sys.executable, str(Path(__file__).with_name(script)), *words.split()]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def measured_text(parts: Sequence[str], small: bool, rounds: int, charts: Callable[[str, str], str]) -> str:
@@ -198,11 +196,9 @@ def measured_text(parts: Sequence[str], small: bool, rounds: int, charts: Callab
         if part in kinds:
             points = measure(kinds[part], rounds)
             told += [as_table(kinds[part], points), charts(f"growth_{part}", as_chart(kinds[part], points))]
-        elif part == "images":
-            numbers = (16, 64) if small else (1000, 10_000, 100_000)
-            told += [f"{BOXES} boxes a picture.\n", start_up_table(measure_start_up(list(WRITERS), numbers, BOXES))]
         else:
-            told.append(ranks_table(small))
+            script, words = OTHERS[part]
+            told.append(told_by(script, words[small]))
         print("\n".join(told[-3:]), flush=True)
     return "\n".join(told)
 
