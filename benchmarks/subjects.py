@@ -120,7 +120,7 @@ class Sampling:
 
 def prepared(model, layout, x: torch.Tensor):
     """What a sampler works out of a layout before its first step."""
-    return model.condition(layout, tuple(x.shape[2:]))
+    return model.modulation(layout, tuple(x.shape[2:]))
 
 
 def wait_for(device: torch.device) -> None:

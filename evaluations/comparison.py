@@ -36,16 +36,36 @@ class Comparison:
     `kinds` are the features that the metrics asked for want: one pass over the images takes them all.
     """
 
-    def __init__(self, options, data: DataConfig, given: dict, device: torch.device, world: World):
+    def __init__(
+        self,
+        options,
+        data: DataConfig,
+        given: dict,
+        device: torch.device,
+        world: World,
+        reference: ImageSet | None = None,
+    ):
         self.options, self.data, self.given, self.world = options, data, given, world
+        self.keeps_samples = True  # in the cache of features
         self.kinds: list[str] = []
         self.compat = options.compat or None
         self.reading = Reading(
             options.batch_size, options.image_size or None, cache_folder(options.feature_cache), device, world
         )
         self.samples = self._opened(options.samples)
-        self.given_reference = self._opened(options.reference) if options.reference else None
+        self.given_reference = reference
+        if reference is None and options.reference:
+            self.given_reference = self._opened(options.reference)
         self._found: dict[str, Pair] = {}
+
+    def with_samples(self, samples: str) -> "Comparison":
+        """Other samples, which are soon gone, against the same reference, by the same network, as they were opened."""
+        options = replace(self.options, samples=samples)
+        other = Comparison(options, self.data, self.given, self.reading.device, self.world, self.given_reference)
+        other.keeps_samples = False
+        if "extractor" in self.__dict__:
+            other.extractor = self.extractor
+        return other
 
     def _opened(self, path: str) -> ImageSet:
         if path in SPLITS:
@@ -88,7 +108,10 @@ class Comparison:
         if kind not in self._found:
             sides = [self.samples, self.given_reference]
             size = self.reading.image_size
-            found = [self._features(side, self.kinds, size) if side and side.items else {} for side in sides]
+            found = [
+                self._features(side, self.kinds, size, keep) if side and side.items else {}
+                for side, keep in zip(sides, (self.keeps_samples, True), strict=True)
+            ]
             self._found |= {each: (found[0].get(each), found[1].get(each)) for each in self.kinds}
         return self._found[kind]
 
@@ -103,12 +126,16 @@ class Comparison:
     def object_pair(self) -> Pair:
         """Features of the objects of both sides, which are cut out at a size of their own; as `pair`."""
         kind = "objects" if "objects" in self.extractor.kinds else "pool"
-        return tuple(self._features(cuts, [kind], None).get(kind) for cuts in self.objects)
+        kept = (self.keeps_samples, True)
+        return tuple(
+            self._features(cuts, [kind], None, keep).get(kind) for cuts, keep in zip(self.objects, kept, strict=True)
+        )
 
     def _features(
-        self, images: ImageSet, kinds: Sequence[str], image_size: int | None
+        self, images: ImageSet, kinds: Sequence[str], image_size: int | None, keep: bool
     ) -> dict[str, NDArray[np.float32]]:
-        return features_of(images, self.extractor, kinds, replace(self.reading, image_size=image_size))
+        cache = self.reading.cache if keep else None
+        return features_of(images, self.extractor, kinds, replace(self.reading, image_size=image_size, cache=cache))
 
     @cached_property
     def groups(self) -> list[Group]:

@@ -162,7 +162,7 @@ def measure(
                 return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
 
             with autocast(device, precision):
-                conditioning = model.condition(layout.to(device), images.shape[-2:], style)
+                conditioning = model.modulation(layout.to(device), images.shape[-2:], style)
             kwargs = {"layout": conditioning}
             found = bits_per_dim(diffusion, network, images.to(device), draw_noise, nll.clip_denoised, kwargs)
             sums = {name: getattr(found, name).double().sum(dim=0).cpu() for name in TERMS}

@@ -1,6 +1,7 @@
 """Train a layout-to-image diffusion model. The same command again continues an interrupted run."""
 
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from stay_diffusion.distributed import gather, join, start_group
 from stay_diffusion.flags import contradictions, dump, flatten, load, parse, unflatten
 
 NAMES_SHOWN = 12
+EVALUATIONS = Path(__file__).resolve().parents[1] / "evaluations"
 
 
 def main() -> int:
@@ -57,7 +59,8 @@ def main() -> int:
         trained = factory.trained_config(weights, given, config, "resume_checkpoint")
         config = replace(config, data=trained.data, model=trained.model, diffusion=trained.diffusion)
         known = None if trained.data.classes or trained.data.product_tags else NO_NAMES
-    options = config.train
+    config = with_evaluations(config) if config.train.eval_interval else config
+    options, kept_by = config.train, config.train.kept_by
     if options.freeze != "none" and not (weights or resumed_step):
         raise ValueError(f"--freeze {options.freeze}: nothing is trained yet; --finetune_from says what to start from")
 
@@ -70,7 +73,9 @@ def main() -> int:
     train_records = factory.with_readable_pictures(train_records, config.data)
     config = factory.with_vocabulary(config, vocabulary)
     watched = max(
-        options.val_images if options.val_interval else 0, options.preview_images if options.preview_interval else 0
+        options.val_images if options.val_interval else 0,
+        options.preview_images if options.preview_interval else 0,
+        options.eval_images if options.eval_interval else 0,
     )
     val_records = held_out(config, shared)[:watched] if watched else []
     shared.clear()
@@ -114,6 +119,10 @@ def main() -> int:
         return 0
 
     # Train
+    evaluation = None
+    if options.eval_interval:
+        eval_set = factory.build_dataset(val_records[: options.eval_images], config, augment=False)
+        evaluation = checked_evaluation(eval_set, config, folder, state)
     cache_pictures(train_set, config.data.cache)
     stream = batches(
         train_set,
@@ -128,11 +137,15 @@ def main() -> int:
     periodic = []
     if options.val_interval and val_records:
         val_batches = list(in_order(val_set, options.batch_size, rank=world.rank, world=world.size))
-        validation = Validation(val_batches, len(val_set), folder, diffusion, options.seed, world)
+        validation = Validation(
+            val_batches, len(val_set), folder, diffusion, options.seed, world, kept_by == "val_loss"
+        )
         periodic.append(Periodic(options.val_interval, validation))
     if options.preview_interval and val_records:
         preview = TrainingPreview(preview_set, diffusion, folder.path, device, world)
         periodic.append(Periodic(options.preview_interval, preview))
+    if evaluation:
+        periodic.append(Periodic(options.eval_interval, evaluation))
     try:
         ended = train(state, config, stream, folder, periodic)
     except RuntimeError as error:
@@ -142,6 +155,28 @@ def main() -> int:
     else:
         print(f"{ended}: saved at step {state.step}; the same command resumes")
     return 130 if ended == "SIGINT" else 0  # a scheduler's SIGTERM is no failure
+
+
+def with_evaluations(config: RunConfig) -> RunConfig:
+    """The configuration, its metrics and features known; from now on evaluations/, which is no package, is found."""
+    if not EVALUATIONS.is_dir():
+        raise ValueError(f"--eval_interval {config.train.eval_interval}: needs {EVALUATIONS}, which is not there")
+    sys.path.insert(0, str(EVALUATIONS))
+    from during_training import in_order, with_whole_paths
+
+    in_order(config.train.eval_metrics, config.train.kept_by)
+    return with_whole_paths(config)
+
+
+def checked_evaluation(dataset, config: RunConfig, folder, state):
+    """What samples and measures every --eval_interval steps; ValueError where that could not be done."""
+    from during_training import Evaluation
+
+    if len(dataset) < 2:
+        raise ValueError(f"--eval_interval {config.train.eval_interval}: {len(dataset)} validation pictures; needs 2")
+    evaluation = Evaluation(dataset, config, folder, state.device, state.world)
+    evaluation.check(state)
+    return evaluation
 
 
 def explained(error: RuntimeError, config: RunConfig, model, diffusion) -> ValueError | None:

@@ -24,7 +24,7 @@ class RunFolder:
     config.json; modelNNNNNN.pt, ema_RATE_NNNNNN.pt, optNNNNNN.pt: flat state dicts of step N; checkpointNNNNNN.sha256:
     their checksums; stateNNNNNN.pt: the data position and all else that an exact resume needs, written last, so that a
     step counts only once it is complete; model.pt and ema_RATE.pt name the latest, ema_RATE_best.pt the best by
-    validation loss. quality_gate.pt is made when samples are first scored.
+    --best_by. quality_gate.pt is made when samples are first scored.
     """
 
     def __init__(self, path: str | Path, url: str = ""):
@@ -143,7 +143,7 @@ class RunFolder:
     def point_to(self, step: int, names: Iterable[str]) -> None:
         """Makes model.pt and ema_RATE.pt name a checkpoint; again on resuming, in case a save was cut short there."""
         for name in names:
-            _point(self.file(name), self.file(name, step))
+            point(self.file(name), self.file(name, step))
 
     def load(self, name: str, step: int) -> dict:
         return load_tensors(self.file(name, step))
@@ -236,7 +236,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _point(name: Path, target: Path) -> None:
+def point(name: Path, target: Path) -> None:
     """Makes `name` another name of `target`, atomically: a hard link where the file system has them, else a copy."""
     temporary = name.with_name(name.name + ".tmp")
     temporary.unlink(missing_ok=True)

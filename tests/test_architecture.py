@@ -36,6 +36,10 @@ ALLOWED = {
     "stay_diffusion.factory": BASE,
     "stay_diffusion.import_weights": [*BASE, "stay_diffusion.factory"],
     "stay_diffusion.fine_tuning": [*BASE, "stay_diffusion.factory"],
+    "stay_diffusion.model_card": [
+        *(*BASE, "stay_diffusion.model_card", "stay_diffusion.factory"),
+        *("stay_diffusion.sampling.layout_statistics", "stay_diffusion.sampling.layout_statistics_file"),
+    ],
     "stay_diffusion.sample_gate": [*BASE, "stay_diffusion.quality", "stay_diffusion.sampling"],
     "stay_diffusion.sample_items": [*BASE, "stay_diffusion.factory", "stay_diffusion.sampling"],
 }

@@ -84,7 +84,7 @@ def figures(folder):
 def contents(folder, step=STEPS):
     """All tensors of a checkpoint; the optimizer's are means of the gradients and of their squares."""
     found = {name: load_tensors(RunFolder(folder).file(name, step)) for name in ("model", "ema_0.9", "opt", "state")}
-    kept = ("samples", "step", "timestep_sampler", "best_val_loss")
+    kept = ("samples", "step", "timestep_sampler", "best")
     return {**found, "opt": found["opt"]["state"], "state": {name: found["state"][name] for name in kept}}
 
 

@@ -93,3 +93,47 @@ def test_every_flag_that_is_named_exists(page):
 def test_every_relative_link_leads_somewhere(page):
     links = re.findall(r"\]\((?!\w+:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+# The model zoo
+
+ZOO = ROOT / "docs/model_zoo.md"
+PRESETS = sorted(path.stem for path in (ROOT / "scripts/configs").glob("*.json"))
+
+
+def zoo_rows() -> list[list[str]]:
+    """The cells of the zoo's table, below its head."""
+    rows = [line.strip("|").split("|") for line in ZOO.read_text().splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row] for row in rows[1:]]
+
+
+def test_the_model_zoo_names_every_preset_and_no_other():
+    assert PRESETS and set(re.findall(r"^`(\w+)`", "\n".join(row[0] for row in zoo_rows()), re.M)) == set(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_model_zoo_has_the_commands_that_train_and_measure_a_preset(preset):
+    commands = commands_of(ZOO)
+    folders = {words[words.index("--logdir") + 1] for words in commands if f"scripts/configs/{preset}.json" in words}
+    sampled = {
+        words[words.index("--results_path") + 1]
+        for words in commands
+        if words[0] == "scripts/image_sample.py"
+        and any(words[words.index("--model_path") + 1].startswith(f"{folder}/") for folder in folders)
+    }
+    for script in ("evaluations/box_adherence.py", "evaluations/evaluate.py"):
+        assert any(words[0] == script and any(word.startswith(tuple(sampled)) for word in words) for words in commands)
+
+
+def test_figures_that_stand_together_in_the_model_zoo_do_so_in_the_results():
+    lines = [
+        set(re.findall(r"\d+ of \d+|\d[\d,.]*\d", line)) for line in (ROOT / "docs/results.md").read_text().splitlines()
+    ]
+    checked = 0
+    for row in zoo_rows():
+        of_seeds = [cell.split(", ") for cell in row[3:] if cell]
+        for seed in range(max(map(len, of_seeds), default=0)):
+            figures = {of_one[min(seed, len(of_one) - 1)] for of_one in of_seeds}
+            assert any(figures <= line for line in lines), figures
+            checked += 1
+    assert checked >= 8

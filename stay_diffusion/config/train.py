@@ -43,6 +43,18 @@ class TrainConfig:
     val_images: int = option(64, "validation images, with fixed noise; fewer if there are fewer", least=1)
     preview_interval: int = option(1000, "steps between preview grids; 0: never", least=0)
     preview_images: int = option(8, "layouts of a preview grid", least=1)
+    eval_interval: int = option(0, "steps between evaluations of what the averaged weights sample; 0: never", least=0)
+    eval_metrics: tuple = option(("kid",), "metrics of evaluations/evaluate.py, such as kid,prdc")
+    eval_features: str = option("inception", "their features: inception, or trained:FILE of train_features.py")
+    eval_config: str = option("", "evaluate.py's other options by name, a JSON file as its --config takes it")
+    eval_reference: str = option("val", "real pictures to compare with, as the model sees them", ("val", "train"))
+    eval_images: int = option(64, "validation layouts, with a fixed seed; fewer if there are fewer", least=2)
+    eval_s: float = option(1.0, "guidance scale of these samples")
+    best_by: str = option(
+        "",
+        "what ema_RATE_best.pt is the best by: val_loss, or one of --eval_metrics by its first figure; empty: with "
+        "--eval_interval the first of these, else val_loss",
+    )
     shard_optimizer: bool = option(False, "several processes: each keeps a share of AdamW's moments")
     dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
     max_bad_steps: int = option(20, "stop after this many steps in a row without a finite gradient", least=1)
@@ -56,6 +68,17 @@ class TrainConfig:
             if not 0 <= rate < 1:
                 raise ValueError(f"--ema_rate {self.ema_rate}: rates lie in [0, 1)")
         return tuple(rate.strip() for rate in self.ema_rate.split(",") if rate.strip())
+
+    @property
+    def kept_by(self) -> str:
+        """What the best weights are kept by: val_loss, or one of the metrics of --eval_interval."""
+        known = ("val_loss", *self.eval_metrics) if self.eval_interval else ("val_loss",)
+        if self.best_by and self.best_by not in known:
+            more = "" if self.eval_interval else " (--eval_interval brings those of --eval_metrics)"
+            raise ValueError(f"--best_by {self.best_by}: choose from {', '.join(known)}{more}")
+        if self.eval_interval and not self.eval_metrics:
+            raise ValueError("--eval_metrics: needs at least one, such as kid")
+        return self.best_by or known[1 if self.eval_interval else 0]
 
     @property
     def last_step(self) -> int | None:

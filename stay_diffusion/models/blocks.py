@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .layers import GroupNorm32, zero_module
 
-Norm = Callable[[int], nn.Module]  # channels -> a module called as norm(x, conditioning)
+Norm = Callable[[int], nn.Module]  # channels -> a module called as norm(x, conditioning, scale_shift)
 
 
 class ResBlock(nn.Module):
@@ -55,14 +55,13 @@ class ResBlock(nn.Module):
         in_norm, activation, in_conv = self.in_layers
         out_norm, out_activation, dropout, out_conv = self.out_layers
         h = in_conv(self.updown(activation(in_norm(x, conditioning))))  # B C' H' W'
-        emb = self.emb_layers(emb)[..., None, None].to(h.dtype)  # B C' 1 1, or B 2C' 1 1
+        emb = self.emb_layers(emb).to(h.dtype)  # B C', or B 2C'
         if self.scale_shift:
-            scale, shift = emb.chunk(2, dim=1)
-            h = out_norm(h, conditioning) * (1 + scale) + shift
+            h = out_norm(h, conditioning, emb.chunk(2, dim=1))
         else:
-            h = out_norm(h + emb, conditioning)
+            h = out_norm(h + emb[..., None, None], conditioning)
         h = out_conv(dropout(out_activation(h)))
-        return self.skip_connection(self.updown(x)) + h
+        return h.add_(self.skip_connection(self.updown(x)))
 
 
 class AttentionBlock(nn.Module):
@@ -84,14 +83,16 @@ class AttentionBlock(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         B, C, H, W = x.shape
-        qkv = self.qkv(self.norm(x).flatten(2))  # B 3C T
+        # Channels last, as the fused attention kernels want them, where convolutions of width 1 are matrix products.
+        h = self.norm(x).flatten(2).mT  # B T C
+        qkv = F.linear(h, self.qkv.weight[..., 0], self.qkv.bias)  # B T 3C
         if self.new_attention_order:
-            q, k, v = qkv.view(B, 3, self.num_heads, -1, H * W).unbind(1)  # each B N C/N T
+            q, k, v = qkv.view(B, H * W, 3, self.num_heads, -1).transpose(1, 3).unbind(2)  # each B N T C/N
         else:
-            q, k, v = qkv.view(B, self.num_heads, 3, -1, H * W).unbind(2)
-        h = F.scaled_dot_product_attention(q.mT, k.mT, v.mT).mT  # B N C/N T
-        h = self.proj_out(h.reshape(B, C, H * W))
-        return x + h.view(B, C, H, W)
+            q, k, v = qkv.view(B, H * W, self.num_heads, 3, -1).transpose(1, 2).unbind(3)
+        h = F.scaled_dot_product_attention(q, k, v)  # B N T C/N
+        h = F.linear(h.transpose(1, 2).reshape(B, H * W, C), self.proj_out.weight[..., 0], self.proj_out.bias)  # B T C
+        return x + h.mT.reshape(B, C, H, W)
 
 
 class Upsample(nn.Module):

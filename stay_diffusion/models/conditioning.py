@@ -1,6 +1,9 @@
 """What a layout does to the network, worked out once per layout: codes, masks, weights per resolution."""
 
+from collections.abc import Iterable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -31,19 +34,39 @@ class Conditioning:
     def __init__(self, codes, masks, indicator, order, labels, product, weighting: str):
         self.codes, self.masks, self.indicator = codes, masks, indicator
         self.order, self.labels, self.product, self.weighting = order, labels, product, weighting
-        self._weights: dict[tuple[int, int], Tensor] = {}
+        self._rows: dict[tuple[tuple[int, int], torch.dtype], Tensor] = {}
+        self.kept: dict[nn.Module, Tensor] = {}  # norms' projections of the codes, where all steps share them
+
+    def __len__(self) -> int:
+        return len(self.codes)
 
     def weights(self, size: tuple[int, int]) -> Tensor:
         """Who modulates each pixel: (B, O+1, H*W) at a stage of H x W."""
-        if size not in self._weights:
+        return self.rows(size, self.masks.dtype)[:, : self.codes.shape[1]]
+
+    def rows(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """The same as the norms multiply with it: (B, R, H*W).
+
+        After objects and background comes a row of ones, for what all pixels share, and then zeros up to a multiple of
+        8, at least 16: products of fewer rows take up to twice as long.
+        """
+        if (size, dtype) not in self._rows:
             # Kept out of gradient checkpoints: their second pass finds these weights ready, the first did not.
             with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
                 weights = WEIGHTS[self.weighting](resize_masks(self.masks, size), self.order)
-            self._weights[size] = weights.flatten(2)
-        return self._weights[size]
+                used = F.pad(weights.flatten(2), (0, 0, 0, 1), value=1.0)
+                R = max(16, -(-used.shape[1] // 8) * 8)
+                self._rows[size, dtype] = F.pad(used, (0, 0, 0, R - used.shape[1])).to(dtype)
+        return self._rows[size, dtype]
+
+    def keep(self, norms: Iterable[tuple[nn.Module, int]]) -> None:
+        """Works out now, for all steps of sampling, what each norm makes of the codes."""
+        self.kept = {norm: norm.project(self.codes) for norm, _ in norms}
 
     def with_masks(self, masks: Tensor) -> "Conditioning":
-        return Conditioning(self.codes, masks, self.indicator, self.order, self.labels, self.product, self.weighting)
+        other = Conditioning(self.codes, masks, self.indicator, self.order, self.labels, self.product, self.weighting)
+        other.kept = self.kept
+        return other
 
 
 class LayoutConditioner(nn.Module):
@@ -71,7 +94,8 @@ class LayoutConditioner(nn.Module):
         if not O:
             return codes.new_zeros(B, 0, MASK_SIDE, MASK_SIDE)
         if self.object_codes.z_mode == "off" and len(table) <= B * O:
-            return self.mask_net(table)[layout.labels]  # without z, objects of a class share a mask: draw each once
+            # Without z, objects of a class share a mask: draw each once, none for padding.
+            return self.mask_net(table[1:])[(layout.labels - 1).clamp(min=0)]
         return self.mask_net(codes[:, :O].flatten(0, 1)).unflatten(0, (B, O))  # B O M M
 
 

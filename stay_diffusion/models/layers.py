@@ -5,17 +5,26 @@ import math
 import torch
 from torch import Tensor, nn
 
+ScaleShift = tuple[Tensor, Tensor]  # each (B, C): a timestep's scale and shift, h * (1 + scale) + shift
+
 
 class GroupNorm32(nn.GroupNorm):
-    """Group norm of 32 groups, computed in float32 whatever comes in; takes and ignores a conditioning."""
+    """Group norm of 32 groups, computed in float32 whatever comes in; takes and ignores a conditioning.
+
+    With `scale_shift` the timestep embedding's scale and shift follow, in one pass over x.
+    """
 
     def __init__(self, channels: int, affine: bool = True):
         if channels % 32:
             raise ValueError(f"--num_channels, --channel_mult: {channels} channels do not divide into 32 groups")
         super().__init__(32, channels, affine=affine)
 
-    def forward(self, x: Tensor, conditioning=None) -> Tensor:
-        return super().forward(x.float()).to(x.dtype)
+    def forward(self, x: Tensor, conditioning=None, scale_shift: ScaleShift | None = None) -> Tensor:
+        h = super().forward(x.float()).to(x.dtype)
+        if scale_shift is None:
+            return h
+        scale, shift = (part[..., None, None] for part in scale_shift)  # each B C 1 1
+        return torch.addcmul(shift, h, 1 + scale)
 
 
 def timestep_embedding(t: Tensor, width: int, max_period: float = 10000.0) -> Tensor:

@@ -1,14 +1,19 @@
 """SPADE: normalisation modulated by a semantic map (arXiv 1903.07291), as SDM conditions its decoder (2207.00050)."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stay_diffusion.data.layout import Layout
 
-from .layers import GroupNorm32
+from .layers import GroupNorm32, ScaleShift
 
 HIDDEN = 128
+MOST_KEPT = 4 * 2**30  # bytes of maps that sampling keeps
+
+Modulation = tuple[Tensor, Tensor]  # 1 + gamma and beta, each (B, C, H, W)
 
 
 class SemanticConditioning:
@@ -18,12 +23,27 @@ class SemanticConditioning:
         self.product = product
         self._semantics = {tuple(semantics.shape[-2:]): semantics}
         self._full_size = next(iter(self._semantics))
+        self.kept: dict[nn.Module, Modulation] = {}  # where all steps share them
+
+    def __len__(self) -> int:
+        return len(self._semantics[self._full_size])
 
     def at(self, size: tuple[int, int]) -> Tensor:
         """The map at a stage of H x W, nearest; worked out once per size."""
         if size not in self._semantics:
             self._semantics[size] = F.interpolate(self._semantics[self._full_size], size=size, mode="nearest")
         return self._semantics[size]
+
+    def keep(self, norms: Iterable[tuple[nn.Module, int]]) -> None:
+        """Works out now, for all steps of sampling, the maps of each norm, up to MOST_KEPT bytes of them."""
+        H, W = self._full_size
+        kept_bytes = 0
+        for norm, downsampling in norms:
+            maps = norm.maps(self, (H // downsampling, W // downsampling))
+            kept_bytes += sum(map.nbytes for map in maps)
+            if kept_bytes > MOST_KEPT:
+                break
+            self.kept[norm] = maps
 
 
 class SemanticConditioner(nn.Module):
@@ -59,6 +79,16 @@ class SpadeNorm(nn.Module):
         self.mlp_gamma = nn.Conv2d(HIDDEN, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(HIDDEN, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, conditioning: SemanticConditioning) -> Tensor:
-        hidden = self.mlp_shared(conditioning.at(tuple(x.shape[-2:])))  # B 128 H W
-        return self.normalise(x) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)
+    def forward(self, x: Tensor, conditioning: SemanticConditioning, scale_shift: ScaleShift | None = None) -> Tensor:
+        size = tuple(x.shape[-2:])
+        gamma, beta = conditioning.kept[self] if self in conditioning.kept else self.maps(conditioning, size)
+        h = torch.addcmul(beta, self.normalise(x), gamma)
+        if scale_shift is None:
+            return h
+        scale, shift = (part[..., None, None] for part in scale_shift)  # each B C 1 1
+        return torch.addcmul(shift, h, 1 + scale)
+
+    def maps(self, conditioning: SemanticConditioning, size: tuple[int, int]) -> Modulation:
+        """1 + gamma and beta at a stage of H x W."""
+        hidden = self.mlp_shared(conditioning.at(size))  # B 128 H W
+        return 1 + self.mlp_gamma(hidden), self.mlp_beta(hidden)

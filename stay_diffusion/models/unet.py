@@ -1,5 +1,6 @@
 """The U-Net (arXiv 2105.05233) with layout conditioning in its middle and decoder: assembly only."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -20,8 +21,10 @@ CONDITIONINGS = ("none", "spade", *WEIGHTS)
 class UNet(nn.Module):
     """x_t (B, C, H, W), told timesteps (B,) and a layout -> (B, C, H, W), or (B, 2C, H, W) with `learn_sigma`.
 
-    H and W are multiples of `stride`. `config` is a config.ModelConfig. Without `class_cond` there is no layout at all;
-    with `conditioning` "none" only the product enters, as a class does in guided-diffusion; "spade" is SDM's U-Net.
+    A layout of nB pictures sees every x n times, as guidance does: the output then has nB, and what does not depend on
+    the layout is worked out once. H and W are multiples of `stride`. `config` is a config.ModelConfig. Without
+    `class_cond` there is no layout at all; with `conditioning` "none" only the product enters, as a class does in
+    guided-diffusion; "spade" is SDM's U-Net.
     """
 
     def __init__(self, config, learn_sigma: bool, num_classes: int, num_products: int):
@@ -118,11 +121,30 @@ class UNet(nn.Module):
         )
 
     def condition(self, layout: Layout | None, size: tuple[int, int], z: Tensor | None = None):
-        """What `forward` needs of a layout, worked out once for all sampling steps: pass the result in its place."""
+        """What `forward` needs of a layout: pass the result in its place."""
         if not self.conditioned:
             return None
         assert layout is not None, "a conditional model needs a layout"
         return self.conditioner(layout, tuple(size), z) if hasattr(self, "conditioner") else layout
+
+    def modulation(self, layout: Layout | None, size: tuple[int, int], z: Tensor | None = None):
+        """The same with all that the norms make of it, worked out once for all steps of sampling."""
+        conditioning = self.condition(layout, size, z)
+        if hasattr(self, "conditioner"):
+            conditioning.keep(self.modulated_norms())
+        return conditioning
+
+    def modulated_norms(self) -> Iterator[tuple[nn.Module, int]]:
+        """The norms that a layout modulates, each with how many times smaller than the picture its x is."""
+        downsampling = self.stride
+        for stage in (self.middle_block, *self.output_blocks):
+            for block in stage:
+                if isinstance(block, ResBlock):
+                    yield block.in_layers[0], downsampling
+                if isinstance(getattr(block, "updown", block), Upsample):
+                    downsampling //= 2
+                if isinstance(block, ResBlock):
+                    yield block.out_layers[0], downsampling
 
     def forward(self, x: Tensor, timesteps: Tensor, layout=None) -> Tensor:
         if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
@@ -133,7 +155,9 @@ class UNet(nn.Module):
             layout = self.condition(layout, x.shape[-2:])
 
         emb = self.time_embed(timestep_embedding(timesteps, self.model_channels))  # B E
+        num_times = 1 if layout is None else len(layout) // len(x)
         if hasattr(self, "label_emb"):
+            x, emb, num_times = repeated(x, num_times), repeated(emb, num_times), 1  # the encoder knows the product
             known = layout.product > 0
             emb = emb + self.label_emb((layout.product - 1).clamp(min=0)) * known[:, None]  # B E
 
@@ -141,6 +165,7 @@ class UNet(nn.Module):
         for stage in self.input_blocks:
             h = stage(h, emb)  # B C H W, halved level by level
             skips.append(h)
+        h, emb, *skips = (repeated(tensor, num_times) for tensor in (h, emb, *skips))  # from here on nB
         h = self.middle_block(h, emb, layout)
         refinements = getattr(self, "mask_refinements", ())
         refined = layout
@@ -148,4 +173,9 @@ class UNet(nn.Module):
             h = stage(torch.cat([h, skips.pop()], dim=1), emb, refined)
             if i < len(refinements):
                 refined = refinements[i](h, layout)  # each from the masks as drawn: those of 8 x 8 have lost the boxes
-        return self.out(h)  # B C H W or B 2C H W
+        return self.out(h)  # nB C H W or nB 2C H W
+
+
+def repeated(tensor: Tensor, num_times: int) -> Tensor:
+    """The whole batch so many times, one after the other."""
+    return tensor if num_times == 1 else torch.cat([tensor] * num_times)

@@ -62,7 +62,7 @@ def generate(
         layout = layout.with_null()
         style = None if style is None else style.repeat(2, 1, 1)
     with autocast(device, precision):
-        conditioning = model.condition(layout, shape[1:], None if style is None else style.to(device))
+        conditioning = model.modulation(layout, shape[1:], None if style is None else style.to(device))
         extra = {"eta": eta} if sampler == "ddim" else {}
         kwargs = {"layout": conditioning}
         draw = SAMPLERS[sampler] if isinstance(sampler, str) else sampler

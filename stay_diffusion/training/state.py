@@ -11,6 +11,7 @@ from ..device import resolve_precision
 from ..diffusion.gaussian_diffusion import GaussianDiffusion
 from ..diffusion.timestep_sampler import TIMESTEP_SAMPLERS
 from ..launchers import ALONE, World
+from .best import Best
 from .ema import Ema
 
 logger = logging.getLogger("stay_diffusion")
@@ -41,7 +42,7 @@ class TrainingState:
             enabled=self.precision == "fp16",
         )
         self.timestep_sampler = TIMESTEP_SAMPLERS[train.schedule_sampler](diffusion.num_timesteps)
-        self.step, self.samples, self.best_val_loss = 0, 0, float("inf")
+        self.step, self.samples, self.best = 0, 0, Best()
 
     @property
     def own_optimizer(self) -> torch.optim.Optimizer:
@@ -61,7 +62,7 @@ class TrainingState:
         state = {
             "step": self.step,
             "samples": self.samples,
-            "best_val_loss": self.best_val_loss,
+            "best": {self.best.by: [self.best.value, self.best.step]},
             "timestep_sampler": self.timestep_sampler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "config": flags.flatten(config),
@@ -81,7 +82,10 @@ class TrainingState:
         for group in self.optimizer.param_groups:
             group["weight_decay"] = config.train.weight_decay  # the rate is set at every step
         state = folder.load("state", step)
-        self.step, self.samples, self.best_val_loss = state["step"], state["samples"], state["best_val_loss"]
+        self.step, self.samples = state["step"], state["samples"]
+        # Earlier versions knew the validation loss alone.
+        best = state.get("best") or {"val_loss": [state["best_val_loss"], 0]}
+        self.best = next(Best(by, *value_and_step) for by, value_and_step in best.items())
         began = state.get("world_size", self.world.size)
         if began != self.world.size:
             drawn = config.model.dropout or config.model.z_mode != "off"

@@ -8,14 +8,15 @@ from ..diffusion.gaussian_diffusion import GaussianDiffusion
 from ..distributed import sum_over_ranks
 from ..launchers import ALONE, World
 from ..logger import Logger
+from .best import Best
 from .draws import noise
 from .state import TrainingState
 
 
 class Validation:
-    """Always on the same images, layouts, steps and noise, shared among the processes; keeps ema_RATE_best.pt.
+    """Always on the same images, layouts, steps and noise, shared among the processes.
 
-    `batches` hold this process's images: every `world.size`-th of `total`.
+    Keeps ema_RATE_best.pt if `keeps_best`. `batches` hold this process's images: every `world.size`-th of `total`.
     """
 
     def __init__(
@@ -26,7 +27,9 @@ class Validation:
         diffusion: GaussianDiffusion,
         seed: int,
         world: World = ALONE,
+        keeps_best: bool = True,
     ):
+        self.keeps_best = keeps_best
         self.batches, self.total, self.folder, self.seed = batches, total, folder, seed
         generator = torch.Generator().manual_seed(seed)
         # Every image gets another step, spread over the whole process, so that the figure varies little.
@@ -38,8 +41,8 @@ class Validation:
     def __call__(self, state: TrainingState, logger: Logger) -> None:
         loss = self.loss(state)
         logger.set("val_loss", loss)
-        if loss < state.best_val_loss:
-            state.best_val_loss = loss
+        if self.keeps_best and state.best.is_beaten("val_loss", loss):
+            state.best = Best("val_loss", loss, state.step)
             ema = state.emas[0]
             if self.is_main:
                 save_tensors(self.folder.path / f"{ema.name}_best.pt", ema.model.state_dict())

@@ -142,3 +142,39 @@ def test_nothing_as_large_as_objects_times_channels_times_pixels_is_built():
     with Largest() as largest:
         trained_norm()(x, conditioning)
     assert x.numel() <= largest.numel < O * x.numel() / 4
+
+
+@pytest.mark.parametrize("layout", MASKS)
+@pytest.mark.parametrize("with_timestep", [False, True])
+def test_the_gradients_are_those_of_the_formula_written_out(layout, with_timestep):
+    norm = trained_norm().double()
+    made = []
+    for written_out in (False, True):
+        norm.zero_grad()
+        x, masks = features().double().requires_grad_(), MASKS[layout].double().requires_grad_()
+        conditioning = conditioning_of(masks)
+        conditioning.codes = conditioning.codes.double().requires_grad_()
+        torch.manual_seed(4)
+        scale, shift = torch.randn(2, 2, 64).double().requires_grad_() if with_timestep else torch.zeros(2, 2, 64)
+        if written_out:
+            P = norm.project(conditioning.codes)  # B O+1 2C
+            gamma, beta = (P.mT @ conditioning.weights((6, 8))).unflatten(-1, (6, 8)).chunk(2, dim=1)
+            out = F.group_norm(x, 32) * (1 + gamma) + beta
+            out = out * (1 + scale[..., None, None]) + shift[..., None, None]
+        else:
+            out = norm(x, conditioning, (scale, shift) if with_timestep else None)
+        # Sines, so that no gradient is the output's own.
+        used = [x, conditioning.codes, *norm.parameters(), *([masks] if masks.numel() else [])]
+        used += [scale, shift] if with_timestep else []
+        made.append([out, *torch.autograd.grad(out.sin().sum(), used, allow_unused=True)])
+    for actual, expected in zip(*made, strict=True):
+        if expected is not None:
+            assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_but_x_is_kept_for_the_backward_pass_of_the_size_of_x():
+    norm, x, conditioning = trained_norm(256), features(256).requires_grad_(), conditioning_of(MASKS["no objects"])
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        norm(x, conditioning)
+    assert [tensor.data_ptr() for tensor in kept if tensor.numel() >= x.numel()] == [x.data_ptr()]

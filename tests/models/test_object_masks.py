@@ -251,7 +251,7 @@ def test_gradients_reach_the_mask_net_and_the_label_embedding(conditioner, weigh
 
 def test_weights_are_worked_out_once_per_resolution(conditioner):
     conditioning = conditioner(layout_of(OVERLAPPING), (64, 64))
-    assert conditioning.weights((16, 16)) is conditioning.weights((16, 16))
+    assert conditioning.rows((16, 16), torch.float32) is conditioning.rows((16, 16), torch.float32)
 
 
 def test_refinement_mixes_the_mask_with_the_class_map_inside_the_box(conditioner):

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from stay_diffusion.config import ModelConfig
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.diffusion.guidance import classifier_free
+from stay_diffusion.models import spade_norm
 from stay_diffusion.models.blocks import ResBlock
 from stay_diffusion.models.spade_norm import HIDDEN, SemanticConditioner, SemanticConditioning, SpadeNorm
 from stay_diffusion.models.unet import UNet
@@ -155,6 +156,20 @@ def test_a_condition_worked_out_beforehand_serves_several_steps(options, layout)
     condition = model.condition(layout, (16, 16))
     for t in (T, T + 1):
         assert_close(model(X, t, condition), model(X, t, layout), rtol=0, atol=0)
+
+
+@variants
+@pytest.mark.parametrize("most_kept", [0, 10**5, 10**9])
+@torch.no_grad()
+def test_maps_kept_for_sampling_give_the_same_output_at_every_step(options, most_kept, layout, monkeypatch):
+    monkeypatch.setattr(spade_norm, "MOST_KEPT", most_kept)
+    model = unet(**options)
+    norms = [module for module in model.modules() if isinstance(module, SpadeNorm)]
+    modulation = model.modulation(layout, (16, 16))
+    for t in (T, T + 1):
+        assert_close(model(X, t, modulation), model(X, t, layout), rtol=0, atol=0)
+    kept_bytes = sum(maps.nbytes for both in modulation.kept.values() for maps in both)
+    assert kept_bytes <= most_kept and (len(modulation.kept) == len(norms)) == (most_kept == 10**9)
 
 
 @torch.no_grad()

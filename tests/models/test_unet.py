@@ -35,10 +35,10 @@ def each(*names: str):
 variants = each(*VARIANTS)
 
 
-def unet(learn_sigma: bool = False, trained: bool = True, **options) -> UNet:
-    """A tiny network for 3 classes and 2 products; `trained`: no parameter is left zero."""
+def unet(learn_sigma: bool = False, trained: bool = True, num_products: int = 2, **options) -> UNet:
+    """A tiny network for 3 classes and some products; `trained`: no parameter is left zero."""
     torch.manual_seed(0)
-    model = UNet(replace(TINY, **options), learn_sigma, 3, 2)
+    model = UNet(replace(TINY, **options), learn_sigma, 3, num_products)
     if hasattr(model, "conditioner"):
         model.conditioner.mask_net = MaskNet(model.conditioner.object_codes.width, channels=8)  # the full one is slow
     if trained:
@@ -117,6 +117,52 @@ def test_a_condition_worked_out_beforehand_gives_the_same_output(options, layout
         assert_close(model(images(), T, condition), direct)
 
 
+@variants
+@torch.no_grad()
+def test_modulations_kept_for_sampling_give_the_same_output_at_every_step(options, layout):
+    model = unet(**options)
+    torch.manual_seed(5)
+    condition = model.condition(layout, (16, 16))
+    torch.manual_seed(5)
+    modulation = model.modulation(layout, (16, 16))
+    for t in (T, T + 1):
+        assert_close(model(images(), t, modulation), model(images(), t, condition), rtol=0, atol=0)
+    if hasattr(model, "conditioner"):
+        assert set(modulation.kept) == {norm for norm, _ in model.modulated_norms()} == set(modulated(model))
+
+
+def modulated(model: UNet) -> list[IslaNorm]:
+    return [module for module in model.modules() if isinstance(module, IslaNorm)]
+
+
+@each("isla_bg", "everything")
+@torch.no_grad()
+def test_what_is_kept_is_used(options, layout):
+    model = unet(**options)
+    modulation = model.modulation(layout, (16, 16))
+    before = model(images(), T, modulation)
+    for norm in modulated(model):
+        norm.project.weight.zero_()
+    assert_close(model(images(), T, modulation), before, rtol=0, atol=0)
+    assert differ(model(images(), T, model.condition(layout, (16, 16))), before)
+
+
+@variants
+@pytest.mark.parametrize("num_products", [0, 2])
+@torch.no_grad()
+def test_pictures_seen_with_several_layouts_are_each_as_if_seen_alone(options, num_products, layout):
+    model = unet(**options, num_products=num_products)
+    product = layout.product.clamp(max=num_products)
+    both = replace(layout, product=product).with_null()
+    rows = []
+    model.input_blocks[0].register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    torch.manual_seed(5)
+    shared = model(images(), T, both)
+    torch.manual_seed(5)
+    assert_close(shared, model(images().repeat(2, 1, 1, 1), T.repeat(2), both), rtol=1e-4, atol=1e-4)
+    assert rows == [4 if num_products else 2, 4]  # the encoder knows the product, and nothing else of a layout
+
+
 def test_a_style_is_drawn_anew_for_every_condition_and_held_within_it(layout):
     model = unet(z_mode="prior")
     first, second = (model.condition(layout, (16, 16)) for _ in range(2))
@@ -149,7 +195,7 @@ def test_gradient_checkpointing_gives_the_same_gradients_with_dropout_too(option
     gradients, calls = [], []
     for use_checkpoint in (False, True):
         model = unet(dropout=0.3, use_checkpoint=use_checkpoint, **options).train()
-        for module in (model.output_blocks[0][0].in_layers[2], model.output_blocks[0][1].qkv):
+        for module in (model.output_blocks[0][0].in_layers[2], model.output_blocks[0][1].norm):
             module.register_forward_hook(lambda *_: calls.append(1))
         torch.manual_seed(6)
         model(images(), T, layout).square().sum().backward()

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from stay_diffusion import factory
-from stay_diffusion.checkpoint import RunFolder, load_tensors
+from stay_diffusion.checkpoint import RunFolder, load_tensors, save_tensors
 from stay_diffusion.config import TrainConfig
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.logger import Logger
 from stay_diffusion.training import saving
+from stay_diffusion.training.best import Best
 from stay_diffusion.training.ema import Ema
 from stay_diffusion.training.state import TrainingState, copied
 from stay_diffusion.training.train_loop import Periodic, learning_rate, signals_caught, train, train_step
@@ -234,11 +235,22 @@ def test_a_checkpoint_that_is_copied_late_is_still_that_of_its_step(new_state, t
 
 def test_a_restored_state_remembers_its_place_and_its_best_loss(new_state, tmp_path):
     config, state = new_state(max_steps=2)
-    state.best_val_loss = 0.125
+    state.best = Best("val_loss", 0.125, 1)
     run(config, state, RunFolder(tmp_path))
     _, other = new_state()
     other.restore(RunFolder(tmp_path), 2, config)
-    assert (other.step, other.samples, other.best_val_loss) == (2, 8, 0.125)
+    assert (other.step, other.samples, other.best) == (2, 8, Best("val_loss", 0.125, 1))
+
+
+def test_a_checkpoint_of_an_earlier_version_knows_its_best_validation_loss(new_state, tmp_path):
+    config, state = new_state(max_steps=1)
+    run(config, state, RunFolder(tmp_path))
+    file = RunFolder(tmp_path).file("state", 1)
+    contents = load_tensors(file)
+    del contents["best"]
+    save_tensors(file, {**contents, "best_val_loss": 0.25})
+    state.restore(RunFolder(tmp_path), 1, config)
+    assert state.best.value == 0.25 and not state.best.is_beaten("val_loss", 0.26)
 
 
 def test_too_many_bad_steps_in_a_row_stop_with_advice_and_change_nothing(new_state, tmp_path):
@@ -353,9 +365,59 @@ def test_the_best_average_is_saved_only_when_it_is_better(validation, tmp_path):
             for p in state.emas[0].model.out.parameters():
                 p.add_(amount)
         validate(state, logger)
-        return logger.dump(1)["val_loss"], state.best_val_loss, best.read_bytes()
+        return logger.dump(1)["val_loss"], state.best.value, best.read_bytes()
 
     first, second, third = (validate_with_output_moved_by(amount) for amount in (1.0, 1.0, -1.5))
     assert third[0] < first[0] < second[0]
     assert second[1:] == first[1:] and second[1] == pytest.approx(first[0], rel=1e-4)
     assert third[1] < first[1] and third[2] != first[2]
+
+
+def test_a_validation_that_keeps_nothing_leaves_the_best_weights_alone(new_state, tmp_path):
+    _, state = new_state()
+    images, layout = batch(2, seed=2)
+    validate = Validation([(images, layout)], 2, RunFolder(tmp_path), state.diffusion, seed=0, keeps_best=False)
+    validate(state, Logger(tmp_path))
+    assert state.best == Best() and not (tmp_path / "ema_0.9_best.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("by", "value", "better", "is_beaten"),
+    [
+        ("val_loss", 0.4, "lower", True),
+        ("val_loss", 0.5, "lower", False),
+        ("val_loss", 0.6, "lower", False),
+        ("val_loss", 0.6, "higher", True),
+        ("val_loss", 0.4, "higher", False),
+        ("another figure", 0.6, "lower", True),
+        ("another figure", float("nan"), "lower", False),
+    ],
+)
+def test_the_best_is_beaten_by_what_is_better_and_by_the_first_of_another_figure(by, value, better, is_beaten):
+    assert Best("val_loss", 0.5, 7).is_beaten(by, value, better) is is_beaten
+
+
+@pytest.mark.parametrize(
+    ("options", "kept_by"),
+    [
+        ({}, "val_loss"),
+        ({"eval_interval": 5, "eval_metrics": ("prdc", "kid")}, "prdc"),
+        ({"eval_interval": 5, "eval_metrics": ("prdc", "kid"), "best_by": "kid"}, "kid"),
+        ({"eval_interval": 5, "best_by": "val_loss"}, "val_loss"),
+    ],
+)
+def test_what_the_best_weights_are_kept_by(options, kept_by):
+    assert TrainConfig(**options).kept_by == kept_by
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"best_by": "kid"}, r"--best_by kid: choose from val_loss \(--eval_interval brings those"),
+        ({"best_by": "fid", "eval_interval": 5}, "--best_by fid: choose from val_loss, kid$"),
+        ({"eval_metrics": (), "eval_interval": 5}, "--eval_metrics: needs at least one"),
+    ],
+)
+def test_what_the_best_weights_cannot_be_kept_by_is_said(options, told):
+    with pytest.raises(ValueError, match=told):
+        TrainConfig(**options).kept_by  # noqa: B018
