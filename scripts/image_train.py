@@ -66,7 +66,10 @@ def main() -> int:
 
     # Data
     split = "train" if options.is_train else "val"
-    train_records, vocabulary = factory.read_split(config.data, split, select=known is not None, known=known)
+    shared = {}
+    train_records, vocabulary = factory.read_split(
+        config.data, split, select=known is not None, known=known, shared=shared
+    )
     train_records = factory.with_readable_pictures(train_records, config.data)
     config = factory.with_vocabulary(config, vocabulary)
     watched = max(
@@ -74,7 +77,8 @@ def main() -> int:
         options.preview_images if options.preview_interval else 0,
         options.eval_images if options.eval_interval else 0,
     )
-    val_records = held_out(config)[:watched] if watched else []
+    val_records = held_out(config, shared)[:watched] if watched else []
+    shared.clear()
     train_set = factory.build_dataset(train_records, config, augment=True)
     val_set = factory.build_dataset(val_records[: options.val_images], config, augment=False)
     preview_set = factory.build_dataset(val_records[: options.preview_images], config, augment=False)
@@ -203,13 +207,13 @@ def keep_layout_statistics(folder, records: list, config: RunConfig, is_resumed:
         layout_statistics_file.write(folder.path, of_dataset(dataset))
 
 
-def held_out(config: RunConfig) -> list:
+def held_out(config: RunConfig, shared: dict) -> list:
     """The validation records; none, with a warning, where the data are too few to hold any out."""
     from stay_diffusion import factory
     from stay_diffusion.data.datasets import EmptySplit
 
     try:
-        return factory.with_readable_pictures(factory.read_split(config.data, "val")[0], config.data)
+        return factory.with_readable_pictures(factory.read_split(config.data, "val", shared=shared)[0], config.data)
     except EmptySplit as error:
         logging.warning("%s: training without validation and previews", error)
         return []

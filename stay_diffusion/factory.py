@@ -9,7 +9,7 @@ from .config import DataConfig, DiffusionConfig, RunConfig
 from .data.annotations import EmptySplit, ImageRecord, Vocabulary
 from .data.checks import usable
 from .data.codings import CODINGS
-from .data.datasets import NO_NAMES, load_records, report
+from .data.datasets import NO_NAMES, Shared, load_records, report
 from .data.problems import Problem
 from .data.samples import LayoutDataset
 from .data.semantic_datasets import MODES
@@ -49,12 +49,14 @@ def read_split(
     problems: list[Problem] | None = None,
     select: bool = False,
     known: Vocabulary | None = None,
+    shared: Shared | None = None,
 ) -> tuple[list[ImageRecord], Vocabulary]:
     """The records of a split, "train" or "val", and the vocabulary they are read with.
 
     With `select`, classes other than `data.classes` are left out: for choosing what to train. Else they are an error.
     Those of `known` come first in the vocabulary.
     What cannot be used is added to `problems`, or without it treated as `data.on_bad_data` says.
+    Where the same files hold both splits, a dict given twice as `shared` saves reading them again.
     """
     if not data.data_dir:
         raise ValueError("--data_dir: needed, the folder of annotated images")
@@ -77,6 +79,7 @@ def read_split(
             "max_objects": data.coco_max_objects,
         },
         problems=problems,
+        shared=shared,
     )
 
 

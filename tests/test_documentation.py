@@ -26,6 +26,7 @@ for script, name in (
     ("scripts/check_data.py", "CheckRun"),
     ("scripts/browse_data.py", "BrowseRun"),
     ("scripts/merge_datasets.py", "MergeRun"),
+    ("scripts/profile_step.py", "ProfileRun"),
 ):
     sys.path.insert(0, str((ROOT / script).parent))  # a script finds its neighbours
     CONFIGS[script] = runpy.run_path(str(ROOT / script))[name]

@@ -1,6 +1,7 @@
 """From a data set's folder to the records of one split and the vocabulary that they are written in."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,10 @@ class Found(NamedTuple):
     classes: Sequence[str] = ()
 
 
+# (mode, data, images) -> what was read there, and what of it cannot be used
+Shared = dict[tuple[str, str, str | None], tuple[Found, list[Problem]]]
+
+
 def load_records(
     mode: str,
     data_dir: Path,
@@ -54,6 +59,7 @@ def load_records(
     on_bad_data: str = "error",
     coco_filter: dict | None = None,
     problems: list[Problem] | None = None,
+    shared: Shared | None = None,
 ) -> tuple[list[ImageRecord], Vocabulary]:
     """The records of one split, products assigned, and the vocabulary: `classes` if given, else what the data says.
 
@@ -69,6 +75,8 @@ def load_records(
 
     What cannot be used is skipped and added to `problems`; without it, it is counted in warnings and, unless
     `on_bad_data` is "skip", an AnnotationError. So are missing and empty folders and splits, and unknown tags.
+
+    Files that hold both splits are left in `shared`, and taken from there for the second.
     """
     names = splits.list_of(id_list, split)
     is_named = splits.PLACE in id_list  # which pictures are of the split
@@ -88,7 +96,14 @@ def load_records(
         raise AnnotationError(f"--data_dir {data_dir}: no such folder or file")
     found: list[Problem] = []
     options = {**(coco_filter or {}), "id_list": names} if mode == "coco" else {}
-    records, drawn, is_split, fixed = _read(mode, data_dir, split, image_dir, found, options)
+    place = (mode, os.path.realpath(data_dir), image_dir and os.path.realpath(image_dir))
+    if shared and place in shared:
+        content, found = shared.pop(place)
+    else:
+        content = _read(mode, data_dir, split, image_dir, found, options)
+        if shared is not None and not content.is_split:
+            shared[place] = content, [*found]
+    records, drawn, is_split, fixed = content
     if problems is None:
         report(data_dir, found, on_bad_data)
     else:

@@ -1,6 +1,7 @@
 """Reading any picture upright into the model's channels and range, and the way back."""
 
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,8 +97,8 @@ def find_pictures(folder: Path) -> list[Path]:
     return sorted(path for path in visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def visible(folder: Path) -> Iterator[Path]:
-    """All but folders below a folder; linked folders are followed once, hidden files and folders left out."""
+def visible(folder: Path, ending: str | tuple[str, ...] = "") -> Iterator[Path]:
+    """All but folders below a folder whose names end so; linked folders are followed once, hidden ones left out."""
     visited = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -106,7 +107,7 @@ def visible(folder: Path) -> Iterator[Path]:
             continue
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in names if not name.startswith("."))
+        yield from (Path(place, name) for name in names if name.endswith(ending) and not name.startswith("."))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -141,7 +142,7 @@ def to_pil(tensor: Tensor) -> Image.Image:
 
 def opened(path: Path) -> BinaryIO:
     """The file, if it is one."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a file")  # opening a pipe would wait for ever
     return open(path, "rb")
 

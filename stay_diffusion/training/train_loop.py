@@ -3,11 +3,12 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function as part
 
 from ..checkpoint import RunFolder
 from ..config import RunConfig, TrainConfig
@@ -21,6 +22,11 @@ from .saving import Saver
 from .state import TrainingState
 
 SIGNALS = ("SIGTERM", "SIGINT")
+# What a step consists of, by the names that a profiler shows: no two at once (profiling.py).
+PARTS = (
+    *("loader", "transfer", "draws", "forward", "backward", "update", "averages", "logging"),
+    *("other processes", "periodic", "saving"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,26 +52,30 @@ def train(
 
     with signals_caught() as received:
         stopping = ""
-        for images, layout in batches:
+        for images, layout in waited_for(batches):
             # One step
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(options, state.step)
-            images, layout = images.to(state.device, non_blocking=True), layout.to(state.device, non_blocking=True)
+            with part("transfer"):
+                images, layout = images.to(state.device, non_blocking=True), layout.to(state.device, non_blocking=True)
             finite = train_step(state, config, images, layout, logger, before_update=saver.wait_for_copy)
             state.step += 1
             state.samples += len(images) * state.world.size
             bad_in_a_row = (bad_in_a_row + 1) * ~finite
             finished = state.step == options.last_step
-            stopping = stop_signal(received)
+            with part("other processes"):
+                stopping = stop_signal(received)
             last = finished or bool(stopping)
 
             # Measuring and looking
             for thing in periodic:
                 if thing.interval and (finished or state.step % thing.interval == 0):
-                    thing.action(state, logger)
+                    with part("periodic"):
+                        thing.action(state, logger)
             if last or state.step % options.log_interval == 0:
                 seconds = (time.perf_counter() - started) / (state.step - first_step)
-                report(state, options, logger, seconds)
+                with part("logging"):
+                    report(state, options, logger, seconds)
                 if bad_in_a_row >= options.max_bad_steps:
                     raise FloatingPointError(
                         f"{options.max_bad_steps} steps in a row without a finite gradient, at step {state.step}: "
@@ -74,7 +84,8 @@ def train(
 
             # Saving
             if last or state.step % options.save_interval == 0:
-                saver.save()
+                with part("saving"):
+                    saver.save()
             if last:
                 break
         saver.wait()
@@ -95,14 +106,15 @@ def train_step(
     finite changes no weight. Weights, averages and moments are changed after `before_update` alone.
     """
     options, B = config.train, len(images)
-    places = positions(state.samples, B, state.world.rank, state.world.size)
-    for_steps, for_dropping = uniform(options.seed, places)
-    t, weights = state.timestep_sampler.sample(for_steps)
-    # Never without any object, though it be none: then every weight has a gradient, on every process.
-    layout = layout.drop(options.drop_rate, for_dropping).pad(max(1, layout.num_objects))
-    t, weights = t.to(state.device), weights.to(state.device)
-    noise = draw_noise(options.seed, places, images.shape[1:], state.device)
-    seed_network(options.seed, places)
+    with part("draws"):
+        places = positions(state.samples, B, state.world.rank, state.world.size)
+        for_steps, for_dropping = uniform(options.seed, places)
+        t, weights = state.timestep_sampler.sample(for_steps)
+        # Never without any object, though it be none: then every weight has a gradient, on every process.
+        layout = layout.drop(options.drop_rate, for_dropping).pad(max(1, layout.num_objects))
+        t, weights = t.to(state.device), weights.to(state.device)
+        noise = draw_noise(options.seed, places, images.shape[1:], state.device)
+        seed_network(options.seed, places)
     size = options.microbatch if 0 < options.microbatch < B else B
 
     # Forward and backward
@@ -112,30 +124,49 @@ def train_step(
         # Gradients are averaged over the processes with the last piece.
         whole = state.world.size == 1 or start + size >= B
         with contextlib.nullcontext() if whole else state.network.no_sync():
-            with autocast(state.device, state.precision):
-                terms = state.diffusion.training_losses(
-                    state.network, images[piece], t[piece], noise[piece], {"layout": layout[piece]}
-                )
-            state.scaler.scale((terms["loss"] * weights[piece]).sum() / B).backward()
-        terms = {key: value.detach() for key, value in terms.items()}
-        state.timestep_sampler.update(*of_all_ranks(state, t[piece], terms["loss"]))
-        log_terms(logger, terms, t[piece], weights[piece], state.diffusion.num_timesteps)
+            with part("forward"):
+                with autocast(state.device, state.precision):
+                    terms = state.diffusion.training_losses(
+                        state.network, images[piece], t[piece], noise[piece], {"layout": layout[piece]}
+                    )
+                loss = state.scaler.scale((terms["loss"] * weights[piece]).sum() / B)
+            with part("backward"):
+                loss.backward()
+        with part("logging"):
+            terms = {key: value.detach() for key, value in terms.items()}
+            state.timestep_sampler.update(*of_all_ranks(state, t[piece], terms["loss"]))
+            log_terms(logger, terms, t[piece], weights[piece], state.diffusion.num_timesteps)
 
     # Clip and update
-    before_update()
-    state.scaler.unscale_(state.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), options.grad_clip or torch.inf)
-    finite = norm.isfinite()
-    if not state.scaler.is_enabled():
-        # Fused AdamW then skips the step on the device, without a wait.
-        state.own_optimizer.found_inf = (~finite).float()
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    for ema in state.emas:
-        ema.update(state.model, state.step)
-    logger.add("grad_norm", norm.nan_to_num(0.0, 0.0, 0.0), finite)
-    logger.add("bad_steps", ~finite, 1)
+    with part("saving"):
+        before_update()
+    with part("update"):
+        state.scaler.unscale_(state.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), options.grad_clip or torch.inf)
+        finite = norm.isfinite()
+        if not state.scaler.is_enabled():
+            # Fused AdamW then skips the step on the device, without a wait.
+            state.own_optimizer.found_inf = (~finite).float()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+    with part("averages"):
+        for ema in state.emas:
+            ema.update(state.model, state.step)
+    with part("logging"):
+        logger.add("grad_norm", norm.nan_to_num(0.0, 0.0, 0.0), finite)
+        logger.add("bad_steps", ~finite, 1)
     return finite
+
+
+def waited_for(batches: Iterable) -> Iterator:
+    """The same batches; the wait for each is the part "loader"."""
+    batches = iter(batches)
+    while True:
+        with part("loader"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def of_all_ranks(state: TrainingState, t: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:

@@ -157,7 +157,7 @@ def _records(
 ) -> dict[Id, ImageRecord]:
     """Each image whose file is there, still without boxes."""
     records: dict[Id, ImageRecord] = {}
-    ids: dict[Path, Id] = {}
+    ids: dict[str, Id] = {}
     missing = 0
     for key, image in images.items():
         try:
@@ -171,9 +171,10 @@ def _records(
             missing += kind == MISSING
             problems.append(image_problem(file, image, kind))
             continue
-        if path in ids:
-            raise AnnotationError(f"{file}: images {ids[path]!r} and {key!r} are the same file {path}")
-        ids[path] = key
+        name = str(path)  # a path would keep its hash
+        if name in ids:
+            raise AnnotationError(f"{file}: images {ids[name]!r} and {key!r} are the same file {name}")
+        ids[name] = key
         records[key] = ImageRecord(path, *size, product=product)
     if missing and missing == len(images):
         searched = ", ".join(map(str, folders))

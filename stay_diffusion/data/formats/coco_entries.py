@@ -24,7 +24,9 @@ class Unusable(ValueError):
 def load(file: Path) -> dict:
     """The content of a COCO JSON, outlines left out; AnnotationError unless it has the three lists of one."""
     # Outlines are most of the file and nobody reads them: without them COCO's own fits into memory.
-    content = read_json(file, without="segmentation")
+    content = read_json(
+        file, "segmentation", lambda entry: {key: entry[key] for key in entry.keys() - {"segmentation"}}
+    )
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise AnnotationError(f'{file}: not a COCO file: it has no list "{key}"')

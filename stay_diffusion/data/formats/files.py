@@ -6,7 +6,7 @@ import re
 import shutil
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stay_diffusion.data.annotations import AnnotationError, ImageRecord
@@ -31,14 +31,18 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def leads_out(path: Path, *folders: Path | None) -> bool:
+def leads_out(path: str | Path, *folders: Path | None) -> bool:
     """Whether a path, links not followed, is in none of `folders`: a data set must not reach for others' pictures."""
-    return not any(folder and Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)) for folder in folders)
+    place = os.path.join(os.path.abspath(path), "")
+    return not any(folder and place.startswith(os.path.join(os.path.abspath(folder), "")) for folder in folders)
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """Every file below `folder` in order, linked folders followed once; not hidden ones, such as a Mac's ._NAME."""
-    return sorted(path for path in visible(folder) if path.is_file())
+def visible_files(folder: Path, ending: str | tuple[str, ...] = "") -> list[Path]:
+    """Every file below `folder` in order, linked folders followed once; not hidden ones, such as a Mac's ._NAME.
+
+    Only those whose names end so: of a folder with a hundred thousand pictures the others are never looked at.
+    """
+    return sorted(path for path in visible(folder, ending) if path.is_file())
 
 
 def images_by_stem(folder: Path, below: bool) -> Index:
@@ -62,17 +66,20 @@ def read_lines(file: Path) -> list[str]:
     return [line.removesuffix("\r") for line in read_text(file).split("\n")]
 
 
-def read_json(file: Path, without: str | None = None) -> object:
-    """What a JSON file holds, in it no entries of the name `without`; AnnotationError where one is there twice."""
+def read_json(file: Path, name: str = "", made: Callable[[dict], dict] | None = None) -> object:
+    """What a JSON file holds; AnnotationError where an entry of one object is there twice.
+
+    Objects with an entry `name` are replaced by what is `made` of them as soon as they are read: what that leaves out
+    never adds up in memory.
+    """
 
     def entry(pairs: list[tuple[str, object]]) -> dict:
         found = dict(pairs)
         if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            names = [each for each, _ in pairs]
+            twice = next(each for i, each in enumerate(names) if each in names[:i])
             raise ValueError(f"one entry has {twice!r:.80} twice")
-        found.pop(without, None)
-        return found
+        return made(found) if made and name in found else found
 
     text = read_text(file)
     try:

@@ -3,7 +3,6 @@
 import colorsys
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,16 +13,14 @@ from stay_diffusion.data.formats.files import check_names, read_json, replace_fi
 from stay_diffusion.data.formats.plain_boxes import (
     NOT_FOUND,
     UNREADABLE,
-    Bounds,
     as_name,
-    box_fault,
-    json_number,
     plain_number,
     reading,
     whole_size,
     with_product_drawn,
 )
 from stay_diffusion.data.formats.vott_images import NotFound, Places, base_name, find_image
+from stay_diffusion.data.formats.vott_regions import boxes_of, outlined
 from stay_diffusion.data.images import ImageError, image_size
 from stay_diffusion.data.problems import LEFT_OUT, Problem
 
@@ -52,12 +49,13 @@ def read(
             try:
                 tags |= dict.fromkeys(_tag_names(file, project))
                 for record in _records(file, project, places, require_images, found):
-                    if require_images and record.path in sources:
+                    name = str(record.path)  # a path would keep its hash
+                    if require_images and name in sources:
                         raise AnnotationError(
-                            f"{record.path}: annotated twice, in {sources[record.path]} and in {file}; give one of the "
-                            "files, or --image_dir with the folder that was labelled"
+                            f"{name}: annotated twice, in {sources[name]} and in {file}; give one of the files, or "
+                            "--image_dir with the folder that was labelled"
                         )
-                    sources[record.path] = file
+                    sources[name] = file
                     records.append(record)
             except (KeyError, TypeError, AttributeError, OverflowError) as error:
                 raise AnnotationError(f"{file}: not in VoTT's shape ({type(error).__name__}: {error})") from error
@@ -101,7 +99,7 @@ def _annotation_files(folder: Path) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         raise AnnotationError(f"{folder}: no such file or folder; give a VoTT export, a project or a folder with one")
-    paths = visible_files(folder)
+    paths = visible_files(folder, ("-export.json", ".vott"))
     exports, projects = ([path for path in paths if path.name.endswith(end)] for end in ("-export.json", ".vott"))
     if not (files := exports or projects):
         raise AnnotationError(f"{folder}: no VoTT export (*-export.json) and no VoTT project (*.vott) found in it")
@@ -109,7 +107,7 @@ def _annotation_files(folder: Path) -> list[Path]:
 
 
 def _load(file: Path, key: str) -> dict:
-    content = read_json(file)
+    content = read_json(file, "points", outlined)
     if not isinstance(content, dict) or not isinstance(content.get(key), dict):
         raise AnnotationError(f'{file}: not a VoTT file: it has no "{key}"')
     return content
@@ -139,7 +137,7 @@ def _records(
         except ImageError as error:
             found.append(Problem(str(file), UNREADABLE, f"{name} has no size in the file: {error}", "image skipped"))
         else:
-            yield ImageRecord(image, width, height, tuple(_boxes(file, name, regions or (), width, height, found)))
+            yield ImageRecord(image, width, height, tuple(boxes_of(file, name, regions or (), width, height, found)))
 
 
 def _assets(file: Path, project: dict) -> Iterator[tuple[dict, list[dict] | None]]:
@@ -169,40 +167,6 @@ def _asset_fault(asset: dict, regions: list[dict] | None) -> str | None:
         return UNSEEN
     # Reading it as a picture without regions would teach a defect as a good part.
     return UNTAGGED if regions is None and state == TAGGED else None
-
-
-def _boxes(
-    file: Path, name: str, regions: Sequence[dict], width: int, height: int, found: list[Problem]
-) -> Iterator[Box]:
-    for i, region in enumerate(regions, 1):
-        tags, bounds = region.get("tags") or [], _bounds(region)
-        names = list(map(as_name, tags)) if isinstance(tags, list) else [None]
-        kind = f"{str(region.get('type', 'RECTANGLE')).upper():.20} regions"
-        if not tags:
-            fault = "regions without a tag"
-        elif None in names:
-            fault = "regions whose tags are no names"
-        else:
-            fault = (box_fault(bounds, width, height) or "").replace("boxes", kind)
-        if fault:
-            found.append(Problem(str(file), fault, f"{name}, region {i} ({tags!s:.80}): {bounds}", "box skipped"))
-        else:
-            yield from (Box(tag, *bounds) for tag in dict.fromkeys(names))
-
-
-def _bounds(region: dict) -> Bounds:
-    """x0 y0 x1 y1 of the bounding box, or of the points where there is none; nan where they are no numbers."""
-    try:
-        points = [(json_number(point["x"]), json_number(point["y"])) for point in region.get("points") or ()]
-        xs, ys = zip(*points, strict=True) if points else ((), ())
-        if box := region.get("boundingBox"):
-            x0, y0, w, h = (json_number(box[key]) for key in ("left", "top", "width", "height"))
-            # left + width can miss in the last bit what the points state exactly
-            pairs = ((x0 + w, xs), (y0 + h, ys))
-            return x0, y0, *(max((p for p in near if abs(p - far) < 1e-9), default=far) for far, near in pairs)
-        return min(xs), min(ys), max(xs), max(ys)
-    except (TypeError, KeyError, ValueError):  # ValueError: neither points nor a box
-        return (math.nan,) * 4
 
 
 def _size(asset: dict, image: Path) -> tuple[int, int]:

@@ -45,18 +45,21 @@ def find_image(file: Path, asset: dict, places: Places, *, required: bool) -> Pa
     set's folder are not followed. Raises NotFound where no or no single image is found, unless it is not `required`:
     then the answer is where the image belongs.
     """
-    name, stated = base_name(asset), _stated_path(file, asset)
-    outside = stated is not None and leads_out(stated, places.data_dir, places.image_dir)
-    roots = [places.image_dir, file.parent] if places.image_dir else [file.parent]
+    name, parts = base_name(asset), _path_parts(asset)
+    stated = _stated_path(file, parts)
+    # The file itself is in the data set's folder: only .. leads out.
+    outside = stated is not None and ".." in parts and leads_out(stated, places.data_dir, places.image_dir)
+    beside = file.parent
+    roots = [places.image_dir, beside] if places.image_dir else [beside]
     for root in roots:
-        if root == file.parent and stated and not outside and os.path.isfile(stated):
-            return stated
+        if root == beside and stated and not outside and os.path.isfile(stated):
+            return Path(stated)
         if root not in places.indexes:
             places.indexes[root] = _index(root)
         index = places.indexes[root]
         found = index.get(composed(name)) or index.get(composed(unquote(name))) or []
-        best = _best_agreement(found, _path_parts(asset)[:-1])
-        if len(best) > 1 and root == file.parent and file.suffix.lower() != ".vott":
+        best = _best_agreement(found, parts[:-1])
+        if len(best) > 1 and root == beside and file.suffix.lower() != ".vott":
             best = [path for path in best if path.parent == root] or best  # an export's own images lie beside it
         if len(best) == 1:
             return best[0]
@@ -68,18 +71,18 @@ def find_image(file: Path, asset: dict, places: Places, *, required: bool) -> Pa
         searched = " and ".join(map(str, roots))
         where = f"; its path leads out of {places.data_dir}" if outside else ""
         raise NotFound(f"image {name} not found in {searched}{where}; pass --image_dir with the images' folder")
-    return roots[0] / name if stated is None or outside else stated
+    return roots[0] / name if stated is None or outside else Path(stated)
 
 
 def _path_parts(asset: dict) -> list[str]:
     return unquote(asset.get("path") or "").removeprefix("file:").replace("\\", "/").split("/")
 
 
-def _stated_path(file: Path, asset: dict) -> Path | None:
+def _stated_path(file: Path, parts: Sequence[str]) -> str | None:
     """The image that a relative path names, as our own exports have it; VoTT's paths are absolute (/, C:, https:)."""
-    first, *rest = _path_parts(asset)
+    first, *rest = parts
     is_relative = first and not first.endswith(":")
-    return Path(os.path.normpath(file.parent.joinpath(first, *rest))) if is_relative else None
+    return os.path.normpath(os.path.join(os.path.dirname(file), first, *rest)) if is_relative else None
 
 
 def _index(root: Path) -> Index:

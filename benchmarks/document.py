@@ -1,0 +1,15 @@
+"""Measured text in a document that people write: between two marks, made anew by the command that measures it."""
+
+from pathlib import Path
+
+from stay_diffusion.checkpoint import atomic_write
+
+
+def replace_section(file: Path, name: str, text: str) -> None:
+    """Puts `text` between `<!-- NAME -->` and `<!-- /NAME -->`; ValueError where the file has not both once."""
+    document, first, last = file.read_text(encoding="utf-8"), f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    if document.count(first) != 1 or document.count(last) != 1 or document.index(first) > document.index(last):
+        raise ValueError(f"{file}: needs a line {first.strip()} and after it a line {last}")
+    before, rest = document.split(first)
+    after = rest.split(last)[1]
+    atomic_write(file, lambda opened: opened.write(f"{before}{first}\n{text.strip()}\n\n{last}{after}".encode()))
