@@ -99,7 +99,7 @@ import os, sys, time
 fetch = StandIn.copy
 
 def slow(self, source, target, overwrite):
-    os.write(1, f"{source}\n".encode())  # at once: several threads fetch
+    os.write(1, f"{source}\\n".encode())  # at once: several threads fetch
     time.sleep(0.3)
     fetch(self, source, target, overwrite)
 
