@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import PIL
 import torch
+from measuring import AT_LEAST, Row
 from PIL import Image
 
 from stay_diffusion.config import DataConfig
@@ -104,7 +105,7 @@ def compare(dataset: LayoutDataset, cache: str, rounds: int) -> Figures:
     return Figures(statistics.median(ours), statistics.median(theirs), ratio, first)
 
 
-def rows(rounds: int = 5, num_images: int = 60, noise: float = 1.0, size: int = 64) -> list[Row]:
+def rows(rounds: int = 5, num_images: int = 60, noise: float = 0.5, size: int = 64) -> list[Row]:
     """Row 6 of the targets: whole pictures resized, decoded anew and from the cache in memory."""
     torch.set_num_threads(1)
     found = []
