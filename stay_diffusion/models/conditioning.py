@@ -66,8 +66,9 @@ class Conditioning:
         """Works out now, for all steps of sampling, what each norm makes of the codes."""
         self.kept = {norm: norm.project(self.codes) for norm, _ in norms}
 
-    def prepare(self, sizes: Iterable[tuple[int, int]], dtype: torch.dtype) -> None:
-        """Works out now the rows of these stages, in the precision of what they multiply."""
+    def prepare(self, sizes: Iterable[tuple[int, int]], dtype: torch.dtype | None = None) -> None:
+        """Works out now the rows of these stages, in the precision of what they multiply: else of what is kept."""
+        dtype = dtype or next(iter(self.kept.values())).dtype
         for size in sizes:
             self.rows(size, dtype)
 

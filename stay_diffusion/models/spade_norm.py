@@ -34,7 +34,7 @@ class SemanticConditioning:
             self._semantics[size] = F.interpolate(self._semantics[self._full_size], size=size, mode="nearest")
         return self._semantics[size]
 
-    def prepare(self, sizes: Iterable[tuple[int, int]], dtype: torch.dtype) -> None:
+    def prepare(self, sizes: Iterable[tuple[int, int]], dtype: torch.dtype | None = None) -> None:
         """Works out now the maps of these stages."""
         for size in sizes:
             self.at(size)

@@ -132,10 +132,7 @@ class UNet(nn.Module):
         conditioning = self.condition(layout, size, z)
         if hasattr(self, "conditioner"):
             conditioning.keep(self.modulated_norms())
-            weight = self.time_embed[0].weight
-            on = torch.is_autocast_enabled(weight.device.type)
-            dtype = torch.get_autocast_dtype(weight.device.type) if on else weight.dtype
-            conditioning.prepare(self._unrefined_sizes(size), dtype)
+            conditioning.prepare(self._unrefined_sizes(size))
         return conditioning
 
     def modulated_norms(self) -> Iterator[tuple[nn.Module, int]]:
