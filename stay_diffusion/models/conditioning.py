@@ -1,6 +1,7 @@
 """What a layout does to the network, worked out once per layout: codes, masks, weights per resolution."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -52,8 +53,10 @@ class Conditioning:
         8, at least 16: products of fewer rows take up to twice as long.
         """
         if (size, dtype) not in self._rows:
-            # Kept out of gradient checkpoints: their second pass finds these weights ready, the first did not.
-            with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+            # Kept out of gradient checkpoints: their second pass finds refined weights ready, the first did not.
+            # torch.compile, which knows no such hooks, makes one graph of both.
+            kept_out = not torch.compiler.is_compiling()
+            with saved_tensors_hooks(_same, _same) if kept_out else nullcontext():
                 weights = self.weights(size)
                 if self.shared_by is not None:
                     weights = torch.cat([self.shared_by.to(weights.dtype) @ weights[:, :-1], weights[:, -1:]], dim=1)
@@ -65,6 +68,12 @@ class Conditioning:
     def keep(self, norms: Iterable[tuple[nn.Module, int]]) -> None:
         """Works out now, for all steps of sampling, what each norm makes of the codes."""
         self.kept = {norm: norm.project(self.codes) for norm, _ in norms}
+
+    def prepare(self, sizes: Iterable[tuple[int, int]], dtype: torch.dtype | None = None) -> None:
+        """Works out now the rows of these stages, in the precision of what they multiply: else of what is kept."""
+        dtype = dtype or next(iter(self.kept.values())).dtype
+        for size in sizes:
+            self.rows(size, dtype)
 
     def with_masks(self, masks: Tensor) -> "Conditioning":
         same = self.indicator, self.order, self.labels, self.product, self.weighting, self.shared_by
@@ -132,3 +141,7 @@ class MaskRefinement(nn.Module):
         a = self.alpha[labels].sigmoid()[..., None, None]
         box = resize_masks(conditioning.indicator, size)
         return conditioning.with_masks((1 - a) * resize_masks(conditioning.masks, size) + a * seen * box)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
