@@ -98,9 +98,9 @@ SETTINGS = (
     "heun:logsnr5",
     "heun:logsnr10",
     "ddpm:40",
+    "ddpm:100",
     "dpmpp_2m:logsnr20:0.3,1000",
     "dpmpp_2m:logsnr20:0.3,5",
-    "ddpm:250",
 )
 
 
