@@ -75,6 +75,15 @@ def test_the_samples_are_image_sample_s_own(compared, run_script, name, flags):
     assert "4 of 4 done already" in told
 
 
+@pytest.mark.parametrize("interval, was, now", [("", "'0.1,9'", "None"), ("0.1,8", "'0.1,9'", "'0.1,8'")])
+def test_samples_of_another_interval_are_not_continued(compared, run_script, interval, was, now):
+    folder, words, _ = compared
+    options = ["--layouts", folder / "out/real/manifest.jsonl", "--guidance_interval", interval, "--s", 1.5]
+    options += ["--results_path", folder / "out/heun_logsnr3_guided_0.1,9", "--sampler", "heun", "--num_steps", 3]
+    told = run_script("scripts/image_sample.py", "--model_path", words[1], *options, "--precision", "fp32", code=1)
+    assert f"guidance_interval of image 0 is {was}, now {now}" in told.output
+
+
 @pytest.mark.parametrize(
     "word, s, calls, passes",
     [

@@ -79,8 +79,8 @@ def test_equal_conditional_and_null_answers_make_the_scale_immaterial():
 
 
 def process(**settings) -> GaussianDiffusion:
-    """Ten steps, told apart from their numbers."""
-    return respace(GaussianDiffusion.create("linear", 1000, **settings), "10")
+    """Ten steps, which are told by other numbers than their own, rescaled by others again."""
+    return respace(GaussianDiffusion.create("linear", 500, **settings), "10")
 
 
 def levels_of(diffusion: GaussianDiffusion) -> list[float]:
