@@ -280,7 +280,7 @@ def cell(figure: dict, digits: int) -> str:
     return f"{figure['value']:.{digits}f}{spread}"
 
 
-def rows(rounds: int = 5, network: str = "M", num_objects: int = 8, precision: str = "fp32") -> list[Row]:
+def rows(rounds: int = 3, network: str = "M", num_objects: int = 8, precision: str = "fp32") -> list[Row]:
     """Row 4: seconds of a guided picture by 1,000 ancestral steps against the default setting's.
 
     Some steps of each are timed and scaled to all of them; what is worked out before the first step counts in both.
