@@ -26,7 +26,7 @@ import sampling_step
 import scaling
 import torch
 import training_step
-from document import replace_section
+from document import around_section, replace_section
 from measuring import Row, machine, table
 
 from stay_diffusion.checkpoint import atomic_write
@@ -80,6 +80,8 @@ def main() -> int:
     for number in numbers:
         if number not in measures:
             raise ValueError(f"--rows {number}: choose from {', '.join(measures)}")
+    if arguments.doc:
+        around_section(arguments.doc, "bench")  # before the minutes, not after them
 
     keep_freed_memory()
     about, cores = machine(), torch.get_num_threads()

@@ -90,12 +90,12 @@ class Evaluation:
                 missing = measure(self.reference, quick)[1]
                 missing |= {name: why for name in self.names if (why := why_not(METRICS[name].check, self.reference))}
         missing = {name: why for found in gather(missing) for name, why in found.items()}
+        if self.world.is_main:
+            self._forget(STAND_INS)
         for name, why in missing.items():
             asked = f"--eval_metrics {name} with --eval_features {train.eval_features}"
             raise ValueError(f"{asked}: evaluate.py would say: {why}")
         wait_for_all("evaluation checked")
-        if self.world.is_main:
-            self._forget(STAND_INS)
 
     def __call__(self, state: TrainingState, log: Logger) -> None:
         began, name = time.perf_counter(), f"{state.step:06d}"
@@ -123,7 +123,8 @@ class Evaluation:
 
         # Kept
         if self.world.is_main:
-            self._forget(*({path.name for path in results.parent.iterdir()} - {name, f"{state.best.step:06d}"}))
+            ours = {path.name for path in results.parent.iterdir() if is_evaluation(path)}  # the rest is the user's
+            self._forget(*(ours - {name, f"{state.best.step:06d}"}))
 
     def _note_best(self, state: TrainingState, figures: Sequence[Figure], missing: dict) -> str:
         """The first figure of the first metric decides; says so where it is the best so far."""
@@ -198,6 +199,11 @@ class Evaluation:
             shutil.rmtree(self.folder.path / FOLDER / name)
             for weights in self.folder.path.glob(f"ema_*_{name}_evaluated.pt"):
                 weights.unlink()
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether a folder is that of a step, or of the stand-ins."""
+    return folder.is_dir() and (folder.name == STAND_INS or len(folder.name) >= 6 and folder.name.isdecimal())
 
 
 def in_order(metrics: Iterable[str], first: str) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ def main() -> int:
     from stay_diffusion.checkpoint import config_beside, sha256
     from stay_diffusion.device import pick_device, resolve_precision
     from stay_diffusion.diffusion.gaussian_diffusion import respace
+    from stay_diffusion.diffusion.guidance import guided_timesteps
     from stay_diffusion.sample_items import wanted
     from stay_diffusion.sampling import weak_masks
     from stay_diffusion.sampling.batches import make_all
@@ -49,6 +50,8 @@ def main() -> int:
     device = pick_device(sample.device, world)
     model = factory.load_trained(config, weights, device)
     diffusion = respace(factory.build_diffusion(config.diffusion), respacing).to(device)
+    if sample.guided_levels and not guided_timesteps(diffusion, sample.guided_levels):
+        raise ValueError(f"--guidance_interval {sample.guidance_interval}: the noise level of no step lies there")
 
     # What to make
     items = wanted(sample, config)

@@ -47,6 +47,8 @@ def main() -> int:
     trace = Path(options.trace).resolve() if options.trace else None
     if trace and not trace.parent.is_dir():
         raise ValueError(f"--trace {options.trace}: no such folder")
+    if trace and (trace.is_dir() or not trace.name.endswith((".json", ".json.gz"))):
+        raise ValueError(f"--trace {options.trace}: expected FILE.json or FILE.json.gz")
     world = join(config.train.dist_timeout)
 
     # Imported only now, so that --help and mistyped flags answer at once.

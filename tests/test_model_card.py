@@ -243,9 +243,19 @@ def test_the_preview_is_the_runs_latest_or_the_one_given_as_a_link_from_where_th
     assert "![samples](previews/000003.png)" in card_of(run)
     (run / "evaluations/000002").mkdir(parents=True)
     Image.new("L", (4, 4)).save(run / "evaluations/000002/preview.png")
+    shutil.copytree(run / "evaluations/000002", run / "evaluations/check")  # real pictures, before the first step
     card = card_of(run, out=tmp_path / "card.md")
     assert "![samples](my%20run/evaluations/000002/preview.png)" in card
     Image.new("L", (4, 4)).save(tmp_path / "mine.png")
     assert "![samples](../mine.png)" in card_of(run, preview=tmp_path / "mine.png")
     with pytest.raises(ValueError, match=r"--preview .*nothing\.png: no such file"):
         card_of(run, preview=tmp_path / "nothing.png")
+    with pytest.raises(ValueError, match=r"--preview .*config\.json: no picture that a page shows"):
+        card_of(run, preview=run / "config.json")
+
+
+def test_a_card_that_cannot_be_written_is_refused_by_its_flag(run, tmp_path):
+    with pytest.raises(ValueError, match=r"--out .*none/card\.md: no such folder"):
+        card_of(run, out=tmp_path / "none/card.md")
+    with pytest.raises(ValueError, match=r"--out .*: a folder; name a file in it"):
+        card_of(run, out=tmp_path)

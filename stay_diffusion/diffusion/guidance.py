@@ -29,13 +29,18 @@ def within_interval(guided: Model, model: Model, diffusion: GaussianDiffusion, i
     Elsewhere the model sees each x (B, C, H, W) once, with `alone`, the layout of the B conditional pictures, which is
     taken beside the 2B of the guided model. All of a batch are at one step of the (respaced) diffusion.
     """
-    low, high = interval
-    levels = diffusion.tables["sigma"] / diffusion.tables["signal"]
-    told = diffusion.model_timesteps(torch.arange(len(levels), device=diffusion.device)).tolist()
-    guided_at = {t for t, level in zip(told, levels, strict=True) if low <= level <= high}
+    guided_at = guided_timesteps(diffusion, interval)
 
     def chosen(x: Tensor, t: Tensor, layout, alone) -> Tensor:
         is_guided = t[0].item() in guided_at  # waits for a GPU, but it saves half the pictures of a call
         return guided(x, t, layout=layout) if is_guided else model(x, t, layout=alone)
 
     return chosen
+
+
+def guided_timesteps(diffusion: GaussianDiffusion, interval: tuple[float, float]) -> set:
+    """The t, as the model is told them, whose noise levels lie in the interval."""
+    low, high = interval
+    levels = diffusion.tables["sigma"] / diffusion.tables["signal"]
+    told = diffusion.model_timesteps(torch.arange(len(levels), device=diffusion.device)).tolist()
+    return {t for t, level in zip(told, levels, strict=True) if low <= level <= high}

@@ -9,6 +9,7 @@ from .page import page_of
 from .run_facts import RunFacts
 
 NAME = "model_card.md"
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp")
 
 
 def write_card(run: Path, out: Path | None = None, figures: Sequence[Path] = (), preview: Path | None = None) -> Path:
@@ -26,6 +27,10 @@ def write_card(run: Path, out: Path | None = None, figures: Sequence[Path] = (),
     files = [FigureFile(path, found) for path, found in [*given, *found_in(run)] if found]
     if preview and not preview.is_file():
         raise ValueError(f"--preview {preview}: no such file")
+    if preview and preview.suffix.lower() not in PICTURES:
+        raise ValueError(f"--preview {preview}: no picture that a page shows ({', '.join(PICTURES)})")
+    if out.is_dir() or not out.parent.is_dir():
+        raise ValueError(f"--out {out}: {'a folder; name a file in it' if out.is_dir() else 'no such folder'}")
     page = page_of(facts, files, preview or last_preview(run), out.parent)
     atomic_write(out, lambda file: file.write(page.encode()))
     return out
@@ -33,5 +38,5 @@ def write_card(run: Path, out: Path | None = None, figures: Sequence[Path] = (),
 
 def last_preview(run: Path) -> Path | None:
     """Samples of the latest evaluation, else of the latest preview of training."""
-    sheets = [sorted(run.glob(pattern)) for pattern in ("evaluations/*/preview.png", "previews/*.png")]
+    sheets = [sorted(run.glob(pattern)) for pattern in ("evaluations/[0-9]*/preview.png", "previews/*.png")]
     return next((found[-1] for found in sheets if found), None)

@@ -281,6 +281,18 @@ def test_what_cannot_be_measured_is_said_in_one_line_before_the_first_step(
     output = run_script(TRAIN, *words, code=1, environment={"TORCH_HOME": str(tmp_path)}).output
     assert "Traceback" not in output and "\nstep " not in output
     assert output.splitlines()[-1].startswith("error: ") and told in output.splitlines()[-1]
+    assert not list(tmp_path.glob("run/evaluations/*")) and not list(tmp_path.glob("run/*_evaluated.pt"))
+
+
+def test_what_others_have_put_beside_the_evaluations_stays(run_script, from_weights, tmp_path):
+    mine, old = tmp_path / "evaluations/mine/figures.json", tmp_path / "evaluations/000000/figures.json"
+    for file in (mine, old):
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+    (tmp_path / "evaluations/notes.txt").write_text("read me")
+    run_script(TRAIN, *from_weights, "--logdir", tmp_path)
+    assert {path.name for path in (tmp_path / "evaluations").iterdir()} == {"000001", "mine", "notes.txt"}
+    assert mine.read_text() == "{}"
 
 
 def test_without_validation_pictures_there_is_nothing_to_sample(run_script, command, data, features, tmp_path):

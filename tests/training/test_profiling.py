@@ -142,6 +142,13 @@ def test_a_trace_in_no_folder_is_refused(run_script, tmp_path):
     assert ended.output.count("\n") == 1 and "no such folder" in ended.output
 
 
+@pytest.mark.parametrize("name", ["a folder.json", "trace.txt"])
+def test_a_trace_that_is_no_json_file_is_refused_before_a_step(run_script, tmp_path, name):
+    (tmp_path / "a folder.json").mkdir()
+    ended = run_script("scripts/profile_step.py", "--trace", tmp_path / name, code=1)
+    assert ended.output == f"error: --trace {tmp_path / name}: expected FILE.json or FILE.json.gz\n"
+
+
 def test_a_map_of_made_up_boxes_has_their_labels(tiny_run):
     config = with_made_up_names(tiny_run(model={"conditioning": "spade", "image_size": 32}))
     _, layout = noise_batch(config, 2, 1)
