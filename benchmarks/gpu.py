@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from document import replace_section
+from document import around_section, replace_section
 from measuring import AT_LEAST, AT_MOST, Row, machine, table
 from subjects import NETWORKS
 
@@ -167,6 +167,8 @@ def main() -> int:
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"--parts {part}: choose from {', '.join(PARTS)}")
+    if arguments.doc:
+        around_section(arguments.doc, "gpu")  # before the minutes, not after them
     if not torch.cuda.is_available() and not arguments.tiny:
         raise ValueError("no GPU here; --tiny runs everything on the CPU in tiny sizes")
 

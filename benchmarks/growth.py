@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from counting import operations, peak_bytes
-from document import replace_section
+from document import around_section, replace_section
 from line_chart import Panel, svg
 from measuring import AT_MOST, Row, in_turn, machine, ratio, same
 from subjects import NETWORKS, Network, Sampling, Training
@@ -217,6 +217,8 @@ def main() -> int:
     for part in parts:
         if part not in TITLES:
             raise ValueError(f"--parts {part}: choose from {', '.join(TITLES)}")
+    if arguments.doc:
+        around_section(arguments.doc, "growth")  # before the minutes, not after them
     torch.set_num_threads(1)
 
     def charts(name: str, drawn: str) -> str:

@@ -82,6 +82,16 @@ def test_a_document_without_the_marks_is_refused(tmp_path):
     assert document.read_text() == "<!-- /growth -->\n<!-- growth -->\n"
 
 
+@pytest.mark.parametrize(("script", "name"), [("run", "bench"), ("growth", "growth"), ("gpu", "gpu")])
+def test_a_document_that_cannot_take_the_section_is_refused_before_anything_is_measured(
+    run_script, tmp_path, script, name
+):
+    (tmp_path / "a.md").write_text("no marks")
+    for file, told in (("a.md", f": needs a line <!-- {name} -->"), ("none.md", ": no such file")):
+        ended = run_script(f"benchmarks/{script}.py", "--doc", tmp_path / file, code=1)
+        assert told in ended.output and ended.output.startswith("error: ") and ended.output.count("\n") == 1
+
+
 def test_growth_writes_tables_and_curves_into_a_document(run_script, tmp_path):
     document = tmp_path / "performance of ours.md"
     document.write_text("# Performance\n<!-- growth -->\n<!-- /growth -->\n")
