@@ -203,7 +203,7 @@ class Evaluation:
 
 def is_evaluation(folder: Path) -> bool:
     """Whether a folder is that of a step, or of the stand-ins."""
-    return folder.is_dir() and (folder.name == STAND_INS or len(folder.name) >= 6 and folder.name.isdecimal())
+    return folder.is_dir() and (folder.name == STAND_INS or (len(folder.name) >= 6 and folder.name.isdecimal()))
 
 
 def in_order(metrics: Iterable[str], first: str) -> tuple[str, ...]:
