@@ -64,6 +64,7 @@ def main() -> int:
         "image_size": config.model.image_size,
         "checkpoint": str(weights.resolve()),
         "checkpoint_sha256": sha256(weights),
+        **({"guidance_interval": sample.guidance_interval} if sample.guidance_interval else {}),
         **({"mask_kind": weak_masks.KIND} if sample.masks else {}),
         **(drawn(sample) if sample.layouts == "sampled" else {}),
         **(inserted(sample) if is_inserting(sample) else {}),
@@ -226,6 +227,8 @@ def settled(run: SampleRun, given: dict):
         if given.get("sampler", "ddim") != "ddim":
             raise ValueError(f"--use_ddim True contradicts --sampler {sample.sampler}")
         sample = replace(sample, sampler="ddim")
+    if sample.guided_levels and sample.s == 1:
+        raise ValueError(f"--guidance_interval {sample.guidance_interval}: without guidance (--s 1) it does nothing")
     if sample.eta and sample.sampler != "ddim":
         raise ValueError(f"--eta {sample.eta}: only ddim takes it, not {sample.sampler}")
     if respacing and "num_steps" in given:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .option import option
+from .option import numbers, option
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class SampleConfig:
     max_attempts: int = option(5, "quality gate: draws of an image; one that never passes is left out", least=1)
     report: bool = option(False, "also report.html: the best and the worst, figures, training pictures most alike")
     s: float = option(1.0, "guidance scale: 1 is off (a model trained with drop_rate can go higher)")
+    guidance_interval: str = option(
+        "", "guide only at noise levels sigma / signal from LO to HI: LO,HI (arXiv 2404.07724); empty: at all"
+    )
     sampler: str = option("dpmpp_2m", "how to get from noise to images", ("ddpm", "ddim", "dpmpp_2m", "heun"))
     num_steps: int = option(20, "sampling steps, even in log-SNR (timestep_respacing: other spacings)", least=1)
     use_ddim: bool = option(False, "the tradition's name for --sampler ddim")
@@ -54,3 +57,15 @@ class SampleConfig:
     save_npz: bool = option(False, "also write samples_NxHxWxC.npz")
     dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
     device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
+
+    @property
+    def guided_levels(self) -> tuple[float, float] | None:
+        """The noise levels between which there is guidance; None for all."""
+        levels = tuple(numbers("guidance_interval", self.guidance_interval, float))
+        if not self.guidance_interval:
+            return None
+        if len(levels) != 2 or levels[0] >= levels[1]:
+            raise ValueError(
+                f"--guidance_interval {self.guidance_interval}: expected LO,HI with LO < HI, such as 0.2,5"
+            )
+        return levels

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .gaussian_diffusion import Model
+from .gaussian_diffusion import GaussianDiffusion, Model
 
 
 def classifier_free(model: Model, scale: float, num_channels: int) -> Model:
@@ -21,3 +21,21 @@ def classifier_free(model: Model, scale: float, num_channels: int) -> Model:
         return torch.cat([mean, conditional[:, num_channels:]], dim=1)
 
     return guided
+
+
+def within_interval(guided: Model, model: Model, diffusion: GaussianDiffusion, interval: tuple[float, float]) -> Model:
+    """Guidance at noise levels sigma / sqrt(alpha_bar) from low to high, both included, alone (arXiv 2404.07724).
+
+    Elsewhere the model sees each x (B, C, H, W) once, with `alone`, the layout of the B conditional pictures, which is
+    taken beside the 2B of the guided model. All of a batch are at one step of the (respaced) diffusion.
+    """
+    low, high = interval
+    levels = diffusion.tables["sigma"] / diffusion.tables["signal"]
+    told = diffusion.model_timesteps(torch.arange(len(levels), device=diffusion.device)).tolist()
+    guided_at = {t for t, level in zip(told, levels, strict=True) if low <= level <= high}
+
+    def chosen(x: Tensor, t: Tensor, layout, alone) -> Tensor:
+        is_guided = t[0].item() in guided_at  # waits for a GPU, but it saves half the pictures of a call
+        return guided(x, t, layout=layout) if is_guided else model(x, t, layout=alone)
+
+    return chosen

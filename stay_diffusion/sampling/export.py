@@ -20,6 +20,7 @@ from .layouts import LayoutItem
 from .preview import cell_side, classes_of, contact_sheet, draw_boxes, draw_layout, draw_map, fit, legend
 
 SHEET_IMAGES = 32
+SOMETIMES = ("mask_kind", "guidance_interval")  # settings that are only told where there are such
 DIGITS = 4  # of exported coordinates, in pixels: fewer than any format keeps, so that reading and writing lose nothing
 
 
@@ -237,7 +238,7 @@ def _first_difference(entry: dict, items: Sequence[LayoutItem], settings: dict) 
         return f"image {index}, beyond the {len(items)} asked for"
     entry = {**entry, "layout": entry.get("asked", entry.get("layout"))}
     expected = json.loads(json.dumps(entry_of(index, items[index], settings)))
-    for key in (*expected, "mask_kind"):
+    for key in (*expected, *SOMETIMES):
         if key not in ("checkpoint", "source", "file") and entry.get(key) != expected.get(key):
             return f"{key} of image {index} is {entry.get(key)!r}, now {expected.get(key)!r}"[:300]
     return ""

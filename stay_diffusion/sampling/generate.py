@@ -15,7 +15,7 @@ from ..data.layout import Layout
 from ..device import autocast, resolve_precision
 from ..diffusion.editing import inpaint
 from ..diffusion.gaussian_diffusion import GaussianDiffusion
-from ..diffusion.guidance import classifier_free
+from ..diffusion.guidance import classifier_free, within_interval
 from ..diffusion.samplers import SAMPLERS
 from ..models.object_codes import STYLE_WIDTH
 from .batches import Made, Make
@@ -42,6 +42,7 @@ def generate(
     *,
     sampler: str | Callable[..., Tensor] = "dpmpp_2m",
     scale: float = 1.0,
+    guided_levels: tuple[float, float] | None = None,
     eta: float = 0.0,
     clip_denoised: bool = True,
     precision: str = "fp32",
@@ -50,27 +51,28 @@ def generate(
     """Images (B, C, H, W) in [-1, 1] of shape (C, H, W) for a layout of B, on the diffusion's device.
 
     The sampler calls `network`, the model itself or compilation.Compiled.
-
     `sampler` is one of SAMPLERS, or a function like them; `diffusion` is already respaced; `generators` (B) draw the
-    starting noise and then every step's.
+    starting noise and then every step's. Guidance may be kept to noise levels (guidance.within_interval).
     """
     device = torch.device(diffusion.device)
     network = network or model
     layout = padded(layout) if isinstance(network, Compiled) else layout
-    style = object_styles(layout, generators) if _needs_style(model) else None
+    style = object_styles(layout, generators).to(device) if _needs_style(model) else None
 
     def draw_noise() -> Tensor:
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
 
     noise, layout = draw_noise(), layout.to(device)
-    guided = classifier_free(network, scale, num_channels=shape[0])
-    if scale != 1:
-        layout = layout.with_null()
-        style = None if style is None else style.repeat(2, 1, 1)
+    guided, kwargs = classifier_free(network, scale, num_channels=shape[0]), {}
     with autocast(device, precision):
-        conditioning = model.modulation(layout, shape[1:], None if style is None else style.to(device))
+        if scale != 1 and guided_levels:
+            guided = within_interval(guided, network, diffusion, guided_levels)
+            kwargs["alone"] = model.modulation(layout, shape[1:], style)
+        if scale != 1:
+            layout = layout.with_null()
+            style = None if style is None else style.repeat(2, 1, 1)
+        kwargs["layout"] = model.modulation(layout, shape[1:], style)
         extra = {"eta": eta} if sampler == "ddim" else {}
-        kwargs = {"layout": conditioning}
         draw = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         images = draw(diffusion, guided, noise, draw_noise, clip_denoised, kwargs, **extra)
     return images.float().clamp(-1, 1)
@@ -94,6 +96,7 @@ def sampling(
     options = {
         "sampler": sample.sampler,
         "scale": sample.s,
+        "guided_levels": sample.guided_levels,
         "eta": sample.eta,
         "clip_denoised": sample.clip_denoised,
         "precision": resolve_precision(sample.precision, sample.use_fp16, device),
@@ -136,6 +139,7 @@ def filling(
             shape,
             sampler=sampler,
             scale=sample.s,
+            guided_levels=sample.guided_levels,
             clip_denoised=sample.clip_denoised,
             precision=precision,
             network=network,

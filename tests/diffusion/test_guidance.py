@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace
-from stay_diffusion.diffusion.guidance import classifier_free
+from stay_diffusion.diffusion.guidance import classifier_free, within_interval
 from stay_diffusion.diffusion.samplers import SAMPLERS
 
 
@@ -76,3 +76,45 @@ def test_equal_conditional_and_null_answers_make_the_scale_immaterial():
     x, layout = images(1), torch.cat([CONDITIONAL, CONDITIONAL])
     guided = classifier_free(Network(), 7.0, num_channels=1)(x, T, layout=layout)
     assert_close(guided, Network()(x, T, CONDITIONAL))
+
+
+def process(**settings) -> GaussianDiffusion:
+    """Ten steps, which are told by other numbers than their own, rescaled by others again."""
+    return respace(GaussianDiffusion.create("linear", 500, **settings), "10")
+
+
+def levels_of(diffusion: GaussianDiffusion) -> list[float]:
+    return (diffusion.tables["sigma"] / diffusion.tables["signal"]).tolist()
+
+
+def passes(interval, sampler="ddim", **settings) -> list[int]:
+    """The batches that a network sees from the last step to the first."""
+    diffusion, network, x = process(**settings), Network(), images(3)
+    guided = within_interval(classifier_free(network, 2.0, num_channels=3), network, diffusion, interval)
+    kwargs = {"layout": LAYOUT, "alone": CONDITIONAL}
+    SAMPLERS[sampler](diffusion, guided, x, lambda: torch.zeros_like(x), model_kwargs=kwargs)
+    return network.batches
+
+
+@pytest.mark.parametrize("settings", [{}, {"rescale_timesteps": True}])
+def test_an_interval_guides_the_steps_of_its_noise_levels_with_both_ends(settings):
+    levels = levels_of(process(**settings))
+    assert passes((levels[3], levels[6]), **settings) == [2] * 3 + [4] * 4 + [2] * 3
+    assert passes((levels[3] * 1.01, levels[6] * 0.99), **settings) == [2] * 4 + [4] * 2 + [2] * 4
+
+
+def test_heun_is_guided_by_the_level_of_each_of_its_two_looks():
+    levels = levels_of(process())
+    assert passes((levels[9], levels[9]), "heun") == [4] + [2] * 18
+    assert passes((levels[8], levels[8]), "heun") == [2, 4, 4] + [2] * 16
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_outside_its_interval_guidance_is_the_conditional_pass(step):
+    diffusion, network, x = process(), Network(), images(1)
+    t = diffusion.model_timesteps(torch.full((2,), step))
+    guided = classifier_free(network, 3.0, num_channels=1)
+    levels = levels_of(diffusion)
+    chosen = within_interval(guided, network, diffusion, (levels[5], levels[9]))
+    expected = guided(x, t, LAYOUT) if step == 7 else network(x, t, CONDITIONAL)
+    assert torch.equal(chosen(x, t, layout=LAYOUT, alone=CONDITIONAL), expected)

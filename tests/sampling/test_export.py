@@ -214,6 +214,8 @@ def test_the_tradition_s_model_flags_are_accepted_where_they_are_right(run_scrip
         ("--num_samples -1", "--num_samples -1: must be at least 0"),
         ("--seed -1", "--seed -1: must be at least 0"),
         ("--use_ddim True --sampler heun", "--use_ddim True contradicts --sampler heun"),
+        ("--guidance_interval 0.3,5", "--guidance_interval 0.3,5: without guidance (--s 1) it does nothing"),
+        ("--guidance_interval 5 --s 2", "--guidance_interval 5: expected LO,HI"),
         ("--eta 0.5", "--eta 0.5: only ddim takes it, not dpmpp_2m"),
         ("--timestep_respacing 10", "--num_steps 2 and --timestep_respacing 10: give one of them"),
         ("--device cuda:99", "--device cuda:99: not available here"),

@@ -8,7 +8,7 @@ from stay_diffusion.data.images import to_tensor
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.diffusion.gaussian_diffusion import respace
 from stay_diffusion.sampling.batches import make_all
-from stay_diffusion.sampling.generate import generate, image_generators, sampling
+from stay_diffusion.sampling.generate import filling, generate, image_generators, sampling
 from stay_diffusion.sampling.layouts import LayoutItem
 
 VOCABULARY = Vocabulary(("spot", "line"), ("A",))
@@ -83,6 +83,38 @@ def test_a_random_style_does_not_depend_on_padding(networks, scale):
         for padded in (layout, layout.pad(5))
     ]
     torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("z_mode", ["off", "prior"])
+def test_guidance_kept_to_an_interval_is_none_outside_it_and_whole_within_it(networks, z_mode):
+    without, whole = (images_of(networks, z_mode=z_mode, s=s) for s in (1.0, 3.0))
+    nowhere, everywhere, in_part = (
+        images_of(networks, z_mode=z_mode, s=3.0, guidance_interval=levels)
+        for levels in ("1e8,1e9", "0,1e9", "0.5,1e9")
+    )
+    torch.testing.assert_close(nowhere, without, rtol=0, atol=1e-3)
+    assert all(torch.equal(everywhere[i], whole[i]) for i in whole)
+    for other in (whole, without):
+        assert max((in_part[i] - other[i]).abs().max() for i in other) > 0.02
+
+
+def test_what_fills_in_unknown_pixels_is_guided_in_the_interval_too(networks):
+    built, diffusion = networks
+    known, keep = torch.zeros(3, *SHAPE), torch.zeros(3, 1, *SHAPE[1:], dtype=torch.bool)
+    without, whole, nowhere = (
+        filling(built["off"], respace(diffusion, "4"), SHAPE, SampleConfig(s=s, guidance_interval=levels))(
+            layout_of(), known, keep, image_generators(0, range(3))
+        )
+        for s, levels in ((1.0, ""), (3.0, ""), (3.0, "1e8,1e9"))
+    )
+    torch.testing.assert_close(nowhere, without, rtol=0, atol=1e-3)
+    assert (whole - without).abs().max() > 0.02
+
+
+@pytest.mark.parametrize("levels", ["0.3", "5,0.3", "1,1", "0.3,1,5", "low,high", "-1,2", ","])
+def test_an_interval_that_is_none_is_refused_by_its_flag(levels):
+    with pytest.raises(ValueError, match=f"--guidance_interval {levels}: expected"):
+        SampleConfig(guidance_interval=levels).guided_levels  # noqa: B018
 
 
 def test_images_lie_in_the_range_of_pictures(networks):
