@@ -8,7 +8,7 @@ DEMO   ?= full
 # CPU-only users may name a package index of CPU builds for torch: make setup TORCH_INDEX=URL
 TORCH_INDEX ?=
 
-.PHONY: setup demo test slow chaos style clean
+.PHONY: setup demo test slow chaos bench style clean
 
 setup: $(VENV)/installed
 
@@ -34,6 +34,9 @@ slow: setup
 
 chaos: setup
 	$(VENV)/bin/python -m pytest -s -m slow tests/chaos
+
+bench: setup
+	$(VENV)/bin/python benchmarks/run.py
 
 style: setup
 	$(VENV)/bin/ruff format --check .

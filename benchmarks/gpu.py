@@ -10,12 +10,13 @@ syncs       the training loop under the profiler: how often the host waits for t
             is kept beside the results
 precision   losses of network S on the synthetic data set over --steps steps in fp32, bf16, fp16: same weights, pictures
             and noise
-compile     the training step with and without --compile True, where there is such an option
+compile     the training step with and without --compile True, which takes minutes at first
 
 Where a batch does not fit, a step is made of pieces, halved until they do; the table says so. Each call is bounded by
 --budget seconds, each part by its share of them, and what an earlier call has measured stays in the results: the parts
 may be spread over calls, `rate` first. Results go to benchmarks/results/DEVICE.json under "gpu", and the table is
-printed; --doc puts it into the section "gpu" of a document. --tiny runs everything on a CPU in seconds.
+printed; --doc puts it into the section "gpu" of a document. --tiny runs everything on a CPU in seconds, but for
+the compiler's minutes.
 """
 
 import argparse

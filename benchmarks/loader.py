@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import PIL
 import torch
+from measuring import AT_LEAST, Row
 from PIL import Image
 
 from stay_diffusion.config import DataConfig
@@ -54,13 +55,13 @@ def predecessors(path: Path, size: int, rng: np.random.Generator | None) -> torc
     return torch.from_numpy(values.transpose(2, 0, 1))
 
 
-def draw_pictures(folder: Path, num: int) -> list[ImageRecord]:
-    """Grey textures with noise and bright boxes: a JPEG of 640 x 640 of about 100 kB each."""
+def draw_pictures(folder: Path, num: int, noise: float = 6.0) -> list[ImageRecord]:
+    """Grey textures with noise (a deviation in grey levels) and bright boxes: JPEGs of 640 x 640, 125 kB with 6."""
     records = []
     for i in range(num):
         rng = np.random.default_rng(i)
         coarse = Image.fromarray(rng.integers(60, 190, (40, 40), dtype=np.uint8)).resize((SIDE, SIDE), Image.BICUBIC)
-        values = np.asarray(coarse, dtype=np.float32) + rng.normal(0, 6, (SIDE, SIDE))
+        values = np.asarray(coarse, dtype=np.float32) + rng.normal(0, noise, (SIDE, SIDE))
         corners = rng.integers(0, SIDE - 60, (BOXES, 2)).tolist()
         for x, y in corners:
             values[y : y + 40, x : x + 40] += 50
@@ -102,6 +103,23 @@ def compare(dataset: LayoutDataset, cache: str, rounds: int) -> Figures:
         ours.append(num / (time.perf_counter() - between))
     ratio = statistics.median(o / t for o, t in zip(ours, theirs, strict=True))
     return Figures(statistics.median(ours), statistics.median(theirs), ratio, first)
+
+
+def rows(rounds: int = 5, num_images: int = 60, noise: float = 0.5, size: int = 64) -> list[Row]:
+    """Row 6 of the targets: whole pictures resized, decoded anew and from the cache in memory."""
+    torch.set_num_threads(1)
+    found = []
+    with tempfile.TemporaryDirectory() as place:
+        records = draw_pictures(Path(place), num_images, noise)
+        weight = statistics.mean(record.path.stat().st_size for record in records) / 1000
+        protocol = f"{num_images} drawn grey JPEGs of {SIDE} px, {weight:.0f} kB each, to {size} px; {rounds} rounds"
+        for cache, target in (("off", 3.0), ("ram", 10.0)):
+            dataset = LayoutDataset(records, Vocabulary(("spot",)), size, image_channels=3, crop_policy="resize")
+            measured = compare(dataset, cache, rounds)
+            what = "loader, pictures a second of a worker against open, convert, halve, resize, crop"
+            what = what if cache == "off" else "- from the cache"
+            found.append(Row("6", what, AT_LEAST, target, measured.ratio, protocol=protocol))
+    return found
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ def machine() -> dict[str, Any]:
     """What the figures depend on besides the code."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "device": gpu or platform.processor() or platform.machine(),
+        "device": gpu or _processor(),
         "cores": len(_cores()),
         "threads": torch.get_num_threads(),
         "load": round(_load(), 1),
@@ -116,6 +117,13 @@ def table(rows: Sequence[Row]) -> str:
             f"| {row.number} | {row.what} | {measured} | {quartiles} | {row.sense} {row.target:g} | {row.verdict} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _processor() -> str:
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _cores() -> set[int]:

@@ -20,6 +20,7 @@ change, nothing is kept.
 """
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -33,6 +34,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 import torch.distributed as dist
+from measuring import AT_LEAST, AT_MOST, Row, ratio
 
 from stay_diffusion import factory
 from stay_diffusion.checkpoint import RunFolder
@@ -192,9 +194,30 @@ def report(arguments: argparse.Namespace, N: int, ranks: list[dict], saves: list
         ),
         "- still being written after them, s": median_of(saves, lambda f: f["left"]),
     }
+    if arguments.json:
+        told = {"throughputs": throughputs, "saves": saves, "ranks": ranks, "bytes": size}
+        arguments.json.write_text(json.dumps(told) + "\n", encoding="utf-8")
     print("| | |\n|---|---|")
     for name, value in rows.items():
         print(f"| {name} | {value if isinstance(value, str) else format(value, '.3g')} |")
+
+
+def rows(rounds: int = 5, steps: int = 8, preset: str = "S") -> list[Row]:
+    """Rows 8 and 9 of the targets, by processes of their own."""
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "scaling.json"
+        words = ["--preset", preset, "--rounds", rounds, "--steps", steps, "--json", file]
+        command = [sys.executable, __file__, *map(str, words)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        found = json.loads(file.read_text())
+    protocol = f"scaling.py, preset {preset}, one thread a process, {rounds} rounds of {steps} steps"
+    saved = [one["waits"] for one in found["saves"]], [one["synchronous"] for one in found["saves"]]
+    told = f"{found['bytes'] / 1e6:.0f} MB; {protocol}"
+    speeds = found["throughputs"], [1.0] * len(found["throughputs"])
+    return [
+        Row("8", "what training waits for a save, of a synchronous one", AT_MOST, 0.05, *ratio(*saved), told),
+        Row("9", "throughput of 2 ranks with a thread each, of 1", AT_LEAST, 1.8, *ratio(*speeds), protocol),
+    ]
 
 
 def main() -> int:
@@ -205,6 +228,7 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, default=2, help="processes to start, where no launcher has")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write what the table is made of to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     world = join(TIMEOUT)

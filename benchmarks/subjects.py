@@ -55,8 +55,8 @@ class Network:
 
 NETWORKS = {
     "tiny": Network(16, 32, "1,1", attention=""),
-    "S": Network(64, 64, "1,2,3,4"),
-    "M": Network(128, 128, "1,1,2,3,4", attention="32,16,8", resblock_updown=True),
+    "S": Network(64, 64, "1,2,3,4", 2),
+    "M": Network(128, 128, "1,1,2,3,4", 2, attention="32,16,8", resblock_updown=True),
     "L": Network(256, 256, "1,1,2,2,4,4", 2, "32,16,8", resblock_updown=True, learn_sigma=True, num_head_channels=64),
 }
 

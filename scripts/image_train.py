@@ -294,6 +294,8 @@ def describe_pace(config: RunConfig, model, diffusion, device, batch) -> None:
     if needed > (free := free_memory(device)):
         print(f"time: not measured, {free / 2**30:.1f} GiB are free and one image takes {needed / 2**30:.1f}")
         return
+    # Not compiled: that takes longer than all that is timed.
+    config = replace(config, train=replace(config.train, compile=False))
     state = TrainingState(config, model, diffusion, device)
     pace = measure_pace(state, config, *batch)
     steps = config.train.last_step or 1000

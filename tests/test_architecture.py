@@ -12,8 +12,10 @@ LONGEST = 250  # lines; past it a file usually holds two ideas
 BASE = ["stay_diffusion.config", "stay_diffusion.flags", "stay_diffusion.checkpoint", "stay_diffusion.logger"]
 BASE += ["stay_diffusion.storage", "stay_diffusion.device", "stay_diffusion.data", "stay_diffusion.diffusion"]
 BASE += ["stay_diffusion.models", "stay_diffusion.distributed", "stay_diffusion.launchers"]
+BASE += ["stay_diffusion.compilation"]
 ALLOWED = {
     "stay_diffusion": [],
+    "stay_diffusion.compilation": ["stay_diffusion.data.layout"],
     "stay_diffusion.config": ["stay_diffusion.config"],
     "stay_diffusion.device": ["stay_diffusion.distributed", "stay_diffusion.launchers"],
     "stay_diffusion.flags": ["stay_diffusion.config"],

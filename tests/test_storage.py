@@ -95,11 +95,11 @@ def test_what_has_not_changed_is_not_fetched_again(store, there):
 
 
 FETCHING = """
-import sys, time
+import os, sys, time
 fetch = StandIn.copy
 
 def slow(self, source, target, overwrite):
-    print(source, flush=True)
+    os.write(1, f"{source}\\n".encode())  # at once: several threads fetch
     time.sleep(0.3)
     fetch(self, source, target, overwrite)
 

@@ -47,6 +47,9 @@ class SampleConfig:
     seed: int = option(0, "image i is drawn from (seed, i), whatever the batch size", least=0, most=2**63 - 1)
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
     use_fp16: bool = option(False, "the tradition's name for --precision fp16; fp32 on a CPU")
+    compile: bool = option(
+        False, "torch.compile the network, for minutes at the first step: for many images on a GPU; if it cannot, go on"
+    )
     export: tuple = option(
         ("vott",), "labels for the samples, each a data set of its own", ("vott", "coco", "voc", "yolo")
     )

@@ -35,6 +35,9 @@ class TrainConfig:
     precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
     use_fp16: bool = option(False, "the tradition's name for --precision fp16; fp32 on a CPU")
     fp16_scale_growth: float = option(1e-3, "growth per step of fp16's log2 loss scale", least=0)
+    compile: bool = option(
+        False, "torch.compile the network, for minutes at its first steps: for long runs on a GPU; if it cannot, go on"
+    )
     seed: int = option(0, "of weights, data order, noise", least=0, most=2**63 - 1)
     log_interval: int = option(10, "steps between log lines", least=1)
     save_interval: int = option(10000, "steps between checkpoints", least=1)

@@ -1,6 +1,7 @@
 """What a layout does to the network, worked out once per layout: codes, masks, weights per resolution."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +26,15 @@ from .object_masks import (
 class Conditioning:
     """A layout as the norms use it.
 
-    codes (B, O+1, D), background last; masks (B, O, h, w) at any resolution, 0 outside the boxes and for padding;
+    codes (B, N+1, D), background last, of the objects, N = O, or with `shared_by` (B, N, O) of their classes: whether
+    the object is one of the class; masks (B, O, h, w) at any resolution, 0 outside the boxes and for padding;
     indicator (B, O, H0, W0), the boxes themselves; order (B, O) from topmost to lowest; labels (B, O);
     product (B,), which also enters through the timestep embedding.
     Per-pixel weights are made once per resolution and shared by every norm there, at every sampling step.
     """
 
-    def __init__(self, codes, masks, indicator, order, labels, product, weighting: str):
-        self.codes, self.masks, self.indicator = codes, masks, indicator
+    def __init__(self, codes, masks, indicator, order, labels, product, weighting: str, shared_by=None):
+        self.codes, self.masks, self.indicator, self.shared_by = codes, masks, indicator, shared_by
         self.order, self.labels, self.product, self.weighting = order, labels, product, weighting
         self._rows: dict[tuple[tuple[int, int], torch.dtype], Tensor] = {}
         self.kept: dict[nn.Module, Tensor] = {}  # norms' projections of the codes, where all steps share them
@@ -41,20 +43,24 @@ class Conditioning:
         return len(self.codes)
 
     def weights(self, size: tuple[int, int]) -> Tensor:
-        """Who modulates each pixel: (B, O+1, H*W) at a stage of H x W."""
-        return self.rows(size, self.masks.dtype)[:, : self.codes.shape[1]]
+        """How much each object and the background modulate each pixel: (B, O+1, H*W) at a stage of H x W."""
+        return WEIGHTS[self.weighting](resize_masks(self.masks, size), self.order).flatten(2)
 
     def rows(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """The same as the norms multiply with it: (B, R, H*W).
+        """The same for each code, as the norms multiply with it: (B, R, H*W).
 
-        After objects and background comes a row of ones, for what all pixels share, and then zeros up to a multiple of
+        After the codes' rows comes a row of ones, for what all pixels share, and then zeros up to a multiple of
         8, at least 16: products of fewer rows take up to twice as long.
         """
         if (size, dtype) not in self._rows:
-            # Kept out of gradient checkpoints: their second pass finds these weights ready, the first did not.
-            with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
-                weights = WEIGHTS[self.weighting](resize_masks(self.masks, size), self.order)
-                used = F.pad(weights.flatten(2), (0, 0, 0, 1), value=1.0)
+            # Kept out of gradient checkpoints: their second pass finds refined weights ready, the first did not.
+            # torch.compile, which knows no such hooks, makes one graph of both.
+            kept_out = not torch.compiler.is_compiling()
+            with saved_tensors_hooks(_same, _same) if kept_out else nullcontext():
+                weights = self.weights(size)
+                if self.shared_by is not None:
+                    weights = torch.cat([self.shared_by.to(weights.dtype) @ weights[:, :-1], weights[:, -1:]], dim=1)
+                used = F.pad(weights, (0, 0, 0, 1), value=1.0)
                 R = max(16, -(-used.shape[1] // 8) * 8)
                 self._rows[size, dtype] = F.pad(used, (0, 0, 0, R - used.shape[1])).to(dtype)
         return self._rows[size, dtype]
@@ -63,8 +69,15 @@ class Conditioning:
         """Works out now, for all steps of sampling, what each norm makes of the codes."""
         self.kept = {norm: norm.project(self.codes) for norm, _ in norms}
 
+    def prepare(self, sizes: Iterable[tuple[int, int]], dtype: torch.dtype | None = None) -> None:
+        """Works out now the rows of these stages, in the precision of what they multiply: else of what is kept."""
+        dtype = dtype or next(iter(self.kept.values())).dtype
+        for size in sizes:
+            self.rows(size, dtype)
+
     def with_masks(self, masks: Tensor) -> "Conditioning":
-        other = Conditioning(self.codes, masks, self.indicator, self.order, self.labels, self.product, self.weighting)
+        same = self.indicator, self.order, self.labels, self.product, self.weighting, self.shared_by
+        other = Conditioning(self.codes, masks, *same)
         other.kept = self.kept
         return other
 
@@ -74,7 +87,7 @@ class LayoutConditioner(nn.Module):
 
     def __init__(self, num_classes: int, num_products: int, z_mode: str, weighting: str):
         super().__init__()
-        self.weighting = weighting
+        self.weighting, self.num_classes = weighting, num_classes
         self.object_codes = ObjectCodes(num_classes, num_products, z_mode)
         self.mask_net = MaskNet(self.object_codes.width)
 
@@ -86,7 +99,12 @@ class LayoutConditioner(nn.Module):
         indicator = box_indicator(boxes, base) * layout.valid[..., None, None]  # B O H0 W0
         masks = paste(self._masks(codes, layout), boxes, base) * indicator
         order = smallest_on_top(layout.boxes, layout.valid)
-        return Conditioning(codes, masks, indicator, order, layout.labels, layout.product, self.weighting)
+        shared_by = None
+        if self.object_codes.z_mode == "off" and self.num_classes < layout.num_objects:
+            # Without z, objects of a class share a code: what the norms multiply does not grow with the objects.
+            codes = self.object_codes.of_classes(codes)
+            shared_by = layout.labels[:, None] == torch.arange(1, self.num_classes + 1, device=codes.device)[:, None]
+        return Conditioning(codes, masks, indicator, order, layout.labels, layout.product, self.weighting, shared_by)
 
     def _masks(self, codes: Tensor, layout: Layout) -> Tensor:
         B, O = layout.labels.shape
@@ -123,3 +141,7 @@ class MaskRefinement(nn.Module):
         a = self.alpha[labels].sigmoid()[..., None, None]
         box = resize_masks(conditioning.indicator, size)
         return conditioning.with_masks((1 - a) * resize_masks(conditioning.masks, size) + a * seen * box)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor

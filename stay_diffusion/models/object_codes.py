@@ -36,3 +36,8 @@ class ObjectCodes(nn.Module):
                 z = torch.randn(*codes.shape[:2], STYLE_WIDTH, device=codes.device)
             codes = torch.cat([z, codes], dim=-1)  # B O+1 D
         return codes
+
+    def of_classes(self, codes: Tensor) -> Tensor:
+        """Codes (B, K+1, D) of all classes and each picture's background, where there is no z: codes (B, O+1, D)."""
+        classes = self.label_embedding.weight[1:].expand(len(codes), -1, -1)  # B K 180
+        return torch.cat([classes, codes[:, -1:]], dim=1)

@@ -34,6 +34,11 @@ class SemanticConditioning:
             self._semantics[size] = F.interpolate(self._semantics[self._full_size], size=size, mode="nearest")
         return self._semantics[size]
 
+    def prepare(self, sizes: Iterable[tuple[int, int]], dtype: torch.dtype | None = None) -> None:
+        """Works out now the maps of these stages."""
+        for size in sizes:
+            self.at(size)
+
     def keep(self, norms: Iterable[tuple[nn.Module, int]]) -> None:
         """Works out now, for all steps of sampling, the maps of each norm, up to MOST_KEPT bytes of them."""
         H, W = self._full_size

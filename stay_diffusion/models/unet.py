@@ -132,6 +132,7 @@ class UNet(nn.Module):
         conditioning = self.condition(layout, size, z)
         if hasattr(self, "conditioner"):
             conditioning.keep(self.modulated_norms())
+            conditioning.prepare(self._unrefined_sizes(size))
         return conditioning
 
     def modulated_norms(self) -> Iterator[tuple[nn.Module, int]]:
@@ -145,6 +146,14 @@ class UNet(nn.Module):
                     downsampling //= 2
                 if isinstance(block, ResBlock):
                     yield block.out_layers[0], downsampling
+
+    def _unrefined_sizes(self, size: tuple[int, int]) -> set[tuple[int, int]]:
+        """The stages, in pixels, whose norms use a layout's own masks, not refined ones."""
+        H, W = size
+        refined = hasattr(self, "mask_refinements")
+        early = {norm for stage in (self.middle_block, self.output_blocks[0]) for norm in stage.modules()}
+        norms = self.modulated_norms()
+        return {(H // smaller, W // smaller) for norm, smaller in norms if norm in early or not refined}
 
     def forward(self, x: Tensor, timesteps: Tensor, layout=None) -> Tensor:
         if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
@@ -166,6 +175,9 @@ class UNet(nn.Module):
             h = stage(h, emb)  # B C H W, halved level by level
             skips.append(h)
         h, emb, *skips = (repeated(tensor, num_times) for tensor in (h, emb, *skips))  # from here on nB
+        if hasattr(self, "conditioner"):
+            # Before any block: what a gradient checkpoint or a compiled step changes must lie within it.
+            layout.prepare(self._unrefined_sizes(x.shape[-2:]), h.dtype)
         h = self.middle_block(h, emb, layout)
         refinements = getattr(self, "mask_refinements", ())
         refined = layout

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..compilation import Compiled, compiled, padded, padded_number
 from ..config import SampleConfig
 from ..data.annotations import Vocabulary
 from ..data.images import to_pil
@@ -45,23 +46,27 @@ def generate(
     eta: float = 0.0,
     clip_denoised: bool = True,
     precision: str = "fp32",
+    network: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] of shape (C, H, W) for a layout of B, on the diffusion's device.
 
+    The sampler calls `network`, the model itself or compilation.Compiled.
     `sampler` is one of SAMPLERS, or a function like them; `diffusion` is already respaced; `generators` (B) draw the
     starting noise and then every step's. Guidance may be kept to noise levels (guidance.within_interval).
     """
     device = torch.device(diffusion.device)
+    network = network or model
+    layout = padded(layout) if isinstance(network, Compiled) else layout
     style = object_styles(layout, generators).to(device) if _needs_style(model) else None
 
     def draw_noise() -> Tensor:
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
 
     noise, layout = draw_noise(), layout.to(device)
-    guided, kwargs = classifier_free(model, scale, num_channels=shape[0]), {}
+    guided, kwargs = classifier_free(network, scale, num_channels=shape[0]), {}
     with autocast(device, precision):
         if scale != 1 and guided_levels:
-            guided = within_interval(guided, model, diffusion, guided_levels)
+            guided = within_interval(guided, network, diffusion, guided_levels)
             kwargs["alone"] = model.modulation(layout, shape[1:], style)
         if scale != 1:
             layout = layout.with_null()
@@ -95,15 +100,17 @@ def sampling(
         "eta": sample.eta,
         "clip_denoised": sample.clip_denoised,
         "precision": resolve_precision(sample.precision, sample.use_fp16, device),
+        "network": compiled(model, sample.compile),
     }
 
     def make(indices: Sequence[int], attempt: int) -> list[Made]:
+        number, indices = len(indices), _evened(indices, sample)
         layout = Layout.collate([items[i].tensors(vocabulary) for i in indices])
         pictures = [
             map(to_pil, generate(model, diffusion, wanted, _generators(indices, attempt), shape, **options).cpu())
             for wanted in ([layout, layout.good_part()] if with_good_parts else [layout])
         ]
-        return [Made(*same) for same in zip(*pictures, strict=True)]
+        return [Made(*same) for same in zip(*pictures, strict=True)][:number]
 
     def _generators(indices: Sequence[int], attempt: int) -> list[torch.Generator]:
         return image_generators(sample.seed, indices, run, attempt)
@@ -117,8 +124,12 @@ def filling(
     """What draws a layout of B pictures around known pixels (B, C, S, S), as insertion.insert takes it."""
     device = torch.device(diffusion.device)
     precision = resolve_precision(sample.precision, sample.use_fp16, device)
+    network = compiled(model, sample.compile)
 
     def fill(layout: Layout, known: Tensor, keep: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        number, evened = len(layout), _evened(range(len(layout)), sample)
+        layout, known, keep = layout[evened], known[evened], keep[evened]
+        generators = [*generators, *(generators[-1].clone_state() for _ in evened[number:])]
         sampler = partial(inpaint, known=known.to(device), keep=keep.to(device), num_resamples=sample.num_resamples)
         return generate(
             model,
@@ -131,9 +142,16 @@ def filling(
             guided_levels=sample.guided_levels,
             clip_denoised=sample.clip_denoised,
             precision=precision,
-        ).cpu()
+            network=network,
+        ).cpu()[:number]
 
     return fill
+
+
+def _evened(indices: Sequence[int], sample: SampleConfig) -> list[int]:
+    """With --compile the last again and again, up to a number that recurs; what is drawn of these is left out."""
+    extra = padded_number(len(indices), sample.batch_size) - len(indices) if sample.compile else 0
+    return [*indices, *[indices[-1]] * extra]
 
 
 def _needs_style(model) -> bool:

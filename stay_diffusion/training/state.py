@@ -6,6 +6,7 @@ import torch
 
 from .. import flags
 from ..checkpoint import RunFolder
+from ..compilation import compiled
 from ..config import RunConfig
 from ..device import resolve_precision
 from ..diffusion.gaussian_diffusion import GaussianDiffusion
@@ -29,7 +30,9 @@ class TrainingState:
         train = config.train
         self.device, self.diffusion, self.world = device, diffusion.to(device), world
         self.model = model.to(device)
-        self.network = averaging(self.model, config, device) if world.size > 1 else self.model
+        # What a step calls. Compiled within what averages, as torch advises; weights and their names stay the model's.
+        network = compiled(self.model, train.compile)
+        self.network = averaging(network, config, device) if world.size > 1 else network
         self.emas = [Ema(self.model, rate) for rate in train.ema_rates]
         self.precision = resolve_precision(train.precision, train.use_fp16, device)
         self.optimizer = build_optimizer(self.model, config, world)

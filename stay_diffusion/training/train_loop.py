@@ -142,11 +142,15 @@ def train_step(
         before_update()
     with part("update"):
         state.scaler.unscale_(state.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), options.grad_clip or torch.inf)
+        gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         finite = norm.isfinite()
         if not state.scaler.is_enabled():
-            # Fused AdamW then skips the step on the device, without a wait.
+            # Fused AdamW divides the gradients as it reads them, and skips the step on the device, without a wait.
+            state.own_optimizer.grad_scale = (norm / (options.grad_clip or torch.inf)).clamp(min=1.0)
             state.own_optimizer.found_inf = (~finite).float()
+        elif options.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(state.model.parameters(), options.grad_clip, norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
     with part("averages"):

@@ -157,14 +157,15 @@ def test_boxes_beside_their_objects_are_less_probable_and_less_recognised_the_fa
     assert told["boxes"] == 85 and told["gate"] == str(gate) and len(told["gate_digest"]) == 64
 
 
-def test_the_probability_is_that_of_quality_py(command, surfaces, gate, tmp_path):
-    folder = save_set(tmp_path / "set", pictures_of(surfaces, "val"))
+def test_the_figures_are_those_of_quality_py_where_nothing_may_be_there_too(command, surfaces, gate, tmp_path):
+    folder = save_set(tmp_path / "set", [(a, moved(b, 0.5)) for a, b in pictures_of(surfaces, "val")])
     _, report = command("--samples", folder, "--metrics", "recognised", "--gate", gate)
     judge, _ = gate_file.load(gate, "cpu")
     lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     boxes = [box for of_image in quality.score_all(folder, lines, judge) for box in of_image.boxes]
     assert value(report, "class probability") == pytest.approx(np.mean([b.class_probability for b in boxes]), abs=1e-6)
     assert value(report, "recognised boxes") == pytest.approx(np.mean([b.predicted == b.label for b in boxes]))
+    assert any(b.predicted == "nothing there" for b in boxes)
     of_class = report["figures"]["recognised boxes"]["details"]["per_class"]
     assert sum(each["boxes"] for each in of_class.values()) == len(boxes)
 

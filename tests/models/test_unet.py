@@ -396,3 +396,27 @@ def test_low_precision_stays_near_float32(options, layout):
         out = run(model, layout)
     assert out.dtype == torch.bfloat16 and not torch.equal(out.float(), expected)
     assert (out.float() - expected).norm() < 0.05 * expected.norm()
+
+
+@each("isla", "isla_bg")
+def test_more_objects_than_classes_modulate_as_each_would_by_its_own_code(options):
+    generator = torch.Generator().manual_seed(7)
+    corners, sides = (
+        torch.rand(2, 5, 2, generator=generator) * 0.6,
+        0.1 + 0.3 * torch.rand(2, 5, 2, generator=generator),
+    )
+    boxes = torch.cat([corners, corners + sides], dim=-1)
+    layout = Layout.collate(
+        [(boxes[0], torch.tensor([1, 1, 3, 1, 3]), 1), (boxes[1, :4], torch.tensor([2, 3, 2, 2]), 2)]
+    )
+    model = unet(**options)
+    gradients = []
+    for each_its_own in (False, True):
+        model.conditioner.num_classes = 100 if each_its_own else 3
+        condition = model.condition(layout, (16, 16))
+        assert (condition.shared_by is None) == each_its_own and condition.codes.shape[1] == (6 if each_its_own else 4)
+        out = model(images(), T, condition)
+        gradients.append([out, *torch.autograd.grad(out.sin().sum(), list(model.parameters()), allow_unused=True)])
+    for actual, expected in zip(*gradients, strict=True):
+        if expected is not None:
+            assert_close(actual, expected, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,56 @@
+"""How long a command takes to answer: --help, and the package alone.
+
+    python benchmarks/command_line.py [--rounds 7]
+
+Whole processes, in turn, after one of each that fills the caches. The import is that of a process that imports the
+package less that of one that does nothing. These two targets are seconds, not ratios: they are what a person waits.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from measuring import AT_MOST, Row, in_turn, table
+
+from stay_diffusion.command import run_command
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def rows(rounds: int = 7) -> list[Row]:
+    """Row 7 of the targets."""
+
+    def process(*words: str):
+        return lambda: subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+
+    routes = {
+        "help": process("scripts/image_train.py", "--help"),
+        "import": process("-c", "import stay_diffusion"),
+        "nothing": process("-c", "pass"),
+    }
+    seconds = in_turn(routes, rounds)
+    imports = [one - other for one, other in zip(seconds["import"], seconds["nothing"], strict=True)]
+    found = []
+    for what, times, target in (
+        ("image_train.py --help, seconds", seconds["help"], 1.5),
+        ("import stay_diffusion, seconds", imports, 0.1),
+    ):
+        quartiles = statistics.quantiles(times, n=4, method="inclusive")
+        protocol = f"whole processes, warm, {rounds} rounds"
+        found.append(Row("7", what, AT_MOST, target, quartiles[1], quartiles[0], quartiles[2], protocol))
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    print(table(rows(parser.parse_args().rounds)))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

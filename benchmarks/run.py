@@ -1,0 +1,111 @@
+"""All that SPEED promises, measured: one table of ratios against their targets, and benchmarks/results/DEVICE.json.
+
+    python benchmarks/run.py [--rows 1,3,12] [--doc docs/performance.md] [--small]
+
+Each row is measured by the benchmark of its name, which says how and can be run alone; a row that needs a GPU is
+measured by benchmarks/gpu.py where there is one, and its last figures on this device are shown. 20 minutes on two CPU
+cores; leave the machine alone meanwhile. Ends with 1 where a target is missed.
+"""
+
+import argparse
+import dataclasses
+import gc
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import command_line
+import gpu
+import growth
+import inception_speed
+import loader
+import samplers
+import sampling_step
+import scaling
+import torch
+import training_step
+from document import replace_section
+from measuring import Row, machine, table
+
+from stay_diffusion.checkpoint import atomic_write
+from stay_diffusion.command import run_command
+from stay_diffusion.device import keep_freed_memory
+
+RESULTS = Path(__file__).resolve().parent / "results"
+ONE_THREAD = {"1", "3", "4", "6", "12"}
+
+MEASURES: dict[str, Callable[[], list[Row]]] = {  # by the first row that each measures
+    "1": training_step.rows,  # 2 and 5 too
+    "3": sampling_step.rows,
+    "4": samplers.rows,
+    "6": loader.rows,
+    "7": command_line.rows,
+    "8": scaling.rows,  # 9 too
+    "10": inception_speed.rows,
+    "12": growth.rows,
+}
+SMALL: dict[str, Callable[[], list[Row]]] = {  # seconds, to see that it works
+    "1": partial(training_step.rows, ("tiny",), 2),
+    "3": partial(sampling_step.rows, "tiny", 2),
+    "6": partial(loader.rows, 2, 4),
+    "7": partial(command_line.rows, 2),
+    "8": partial(scaling.rows, 2, 2, "tiny"),
+    "12": partial(growth.rows, 2, "tiny", 1),
+}
+
+
+def as_text(about: dict, found: Sequence[Row]) -> str:
+    """The machine, the table, and below it how each row was measured, said once for those that share it."""
+    rows_of: dict[str, list[str]] = {}
+    for row in found:
+        if row.ratio is not None:
+            numbers = rows_of.setdefault("; ".join(filter(None, (row.protocol, row.held))), [])
+            numbers += [row.number] if row.number not in numbers else []
+    protocols = "\n".join(f"- {', '.join(numbers)}: {told}" for told, numbers in rows_of.items())
+    return f"{', '.join(f'{key} {value}' for key, value in about.items())}\n\n{table(found)}\n{protocols}\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--rows", default="", help=f"of {', '.join(MEASURES)}; none given: all")
+    parser.add_argument("--small", action="store_true", help="tiny networks, no targets: to see that it works")
+    parser.add_argument("--doc", type=Path, help="replace the section between the marks of this document")
+    arguments = parser.parse_args()
+    measures = SMALL if arguments.small else MEASURES
+    numbers = [word for word in arguments.rows.split(",") if word] or list(measures)
+    for number in numbers:
+        if number not in measures:
+            raise ValueError(f"--rows {number}: choose from {', '.join(measures)}")
+
+    keep_freed_memory()
+    about, cores = machine(), torch.get_num_threads()
+    file = gpu.results_file(RESULTS)
+    kept = json.loads(file.read_text()) if file.exists() and not arguments.small else {}
+    found: list[Row] = []
+    for number in numbers:
+        torch.set_num_threads(1 if number in ONE_THREAD else cores)
+        started = time.perf_counter()
+        found += measures[number]()
+        print(f"row {number} and what goes with it: {time.perf_counter() - started:.0f} s", flush=True)
+        gc.collect()
+    if not arguments.small:
+        found += gpu.rows(kept.get("gpu", {}))
+
+    text = as_text(about, found)
+    print(f"\n{text}")
+    if arguments.doc:
+        replace_section(arguments.doc, "bench", text)
+    if not arguments.small:
+        told = kept | {"machine": about, "rows": [dataclasses.asdict(row) | {"verdict": row.verdict} for row in found]}
+        RESULTS.mkdir(exist_ok=True)
+        atomic_write(file, lambda opened: opened.write((json.dumps(told, indent=2) + "\n").encode()))
+        print(f"\nwritten: {file}")
+    return 0 if arguments.small or all(row.verdict != "missed" for row in found) else 1
+
+
+if __name__ == "__main__":
+    run_command(main)
