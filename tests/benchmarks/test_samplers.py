@@ -131,6 +131,10 @@ def test_the_knee_is_the_cheapest_that_nothing_beats_by_more_than_the_errors(few
     assert samplers.knee(lines(many=(40, 0.9, 0.1), few=few)).name == knee
 
 
+def test_there_is_no_knee_where_each_setting_is_beaten():
+    assert samplers.knee(lines(boxes=(10, 0.9, 0.9), pictures=(20, 0.1, 0.1))) is None
+
+
 @pytest.mark.parametrize("word", ["ddim", "euler:20", "ddim:20:1,2:3"])
 def test_a_setting_that_is_none_is_refused(word):
     with pytest.raises(ValueError, match=f"--settings {word}: .*dpmpp_2m"):
