@@ -234,6 +234,7 @@ def test_numbers_of_pictures_recur_and_are_no_larger_than_a_batch():
     assert [padded_number(number, 12) for number in (1, 2, 3, 5, 8, 9, 12)] == [1, 2, 4, 8, 8, 12, 12]
 
 
+@pytest.mark.slow
 def test_a_compiled_run_of_the_script_is_sampled_from_without(run_script, tiny_data, tiny_network, tmp_path):
     prelude = "from stay_diffusion import compilation; compilation.BACKEND = 'eager'"
     words = ["--data_dir", tiny_data, "--logdir", tmp_path / "run", *tiny_network, "--max_steps", 2, "--batch_size", 2]
