@@ -3,8 +3,8 @@
     python benchmarks/run.py [--rows 1,3,12] [--doc docs/performance.md] [--small]
 
 Each row is measured by the benchmark of its name, which says how and can be run alone; a row that needs a GPU is
-measured by benchmarks/gpu.py where there is one, and its last figures on this device are shown. 20 minutes on two CPU
-cores; leave the machine alone meanwhile. Ends with 1 where a target is missed.
+measured by benchmarks/gpu.py where there is one. Of rows that are not asked for, the last figures on this device are
+shown. 10 minutes on two CPU cores; leave the machine alone meanwhile. Ends with 1 where a target is missed.
 """
 
 import argparse
@@ -56,6 +56,15 @@ SMALL: dict[str, Callable[[], list[Row]]] = {  # seconds, to see that it works
 }
 
 
+def with_earlier(found: Sequence[Row], kept: Sequence[dict]) -> list[Row]:
+    """The rows found, and of others what an earlier run has left, all by their numbers."""
+    names = {field.name for field in dataclasses.fields(Row)}
+    earlier = [Row(**{key: value for key, value in row.items() if key in names}) for row in kept]
+    is_new = {(row.number, row.what) for row in found}
+    rows = [*found, *(row for row in earlier if (row.number, row.what) not in is_new)]
+    return sorted(rows, key=lambda row: int(row.number))
+
+
 def as_text(about: dict, found: Sequence[Row]) -> str:
     """The machine, the table, and below it how each row was measured, said once for those that share it."""
     rows_of: dict[str, list[str]] = {}
@@ -96,6 +105,7 @@ def main() -> int:
         gc.collect()
     if not arguments.small:
         found += gpu.rows(kept.get("gpu", {}))
+        found = with_earlier(found, kept.get("rows", []))
 
     text = as_text(about, found)
     print(f"\n{text}")

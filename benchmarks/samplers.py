@@ -153,9 +153,10 @@ def main() -> int:
     told = protocol(arguments, config, features, arguments.model_path.parent / GATE)
     best = knee(found[1:])
     text = "".join(f"- {name}: {value}\n" for name, value in told.items())
-    text += f"\n{table(found)}\nknee: {best.name}, {best.calls} calls\n"
+    ended = f"{best.name}, {best.calls} calls" if best else "none, each setting is beaten in one figure"
+    text += f"\n{table(found)}\nknee: {ended}\n"
     print(f"\n{text}", end="")
-    report = {"protocol": told, "knee": best.name, "settings": [asdict(line) for line in found]}
+    report = {"protocol": told, "knee": best and best.name, "settings": [asdict(line) for line in found]}
     for file, content in (("samplers.md", text), ("samplers.json", json.dumps(report, indent=2) + "\n")):
         atomic_write(out / file, lambda opened, content=content: opened.write(content.encode()))
     print(f"written: {out / 'samplers.json'}")
@@ -236,8 +237,11 @@ def measure(lines: dict[Path, tuple], reference: Path, features: Path, gate: Pat
     return found
 
 
-def knee(lines: Sequence[Measured]) -> Measured:
-    """The cheapest setting that no other beats, in any figure of JUDGED_BY, by more than both's standard error."""
+def knee(lines: Sequence[Measured]) -> Measured | None:
+    """The cheapest setting that no other beats, in any figure of JUDGED_BY, by more than both's standard error.
+
+    None where there is no such setting: what is best in one figure is worse in another.
+    """
 
     def is_beaten(line: Measured) -> bool:
         return any(
@@ -248,7 +252,7 @@ def knee(lines: Sequence[Measured]) -> Measured:
         )
 
     cheap = sorted(lines, key=lambda line: (line.passes, line.calls))
-    return next((line for line in cheap if not is_beaten(line)), cheap[-1])
+    return next((line for line in cheap if not is_beaten(line)), None)
 
 
 def protocol(arguments, config: RunConfig, features: Path, gate: Path) -> dict[str, str]:

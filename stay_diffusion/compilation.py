@@ -62,7 +62,8 @@ def compiled(model: nn.Module, wanted: bool) -> nn.Module:
 def padded(layout: Layout) -> Layout:
     """The layout with padding objects, up to 14, 30, 62, 126 ...
 
-    With background and ones these make 16, 32, 64, 128 rows in the norms' products, none of them for nothing.
+    Where each object has a code of its own, these make with background and ones 16, 32, 64, 128 rows in the norms'
+    products, none of them for nothing.
     """
     rows = LEAST_ROWS
     while layout.num_objects > rows - USED_ROWS:

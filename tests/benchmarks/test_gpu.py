@@ -13,6 +13,7 @@ def plan(tmp_path):
     return gpu.tiny(Plan(torch.device("cpu"), tmp_path))
 
 
+@pytest.mark.slow
 def test_everything_runs_on_a_cpu_in_tiny_sizes(run_script, tmp_path):
     folder = tmp_path / "re sults"
     # All of torch.compile but the compiler's minutes

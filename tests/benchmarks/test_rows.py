@@ -1,5 +1,6 @@
 """The rows of the table, each measured in the smallest way there is."""
 
+import pytest
 import sampling_step
 import torch
 import training_step
@@ -23,6 +24,7 @@ def test_plain_norms_and_attention_are_written_out_and_agree():
     assert (model(x, t, layout) - model(x, t, layout.null())).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_training_step_is_measured_against_one_without_layout_and_against_spade():
     rows = training_step.rows(("tiny",), rounds=1)
     assert [row.number for row in rows] == ["1", "1", "2", "2", "5"]

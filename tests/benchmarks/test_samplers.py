@@ -9,7 +9,9 @@ from samplers import Measured, Setting
 from stay_diffusion import factory
 from stay_diffusion.checkpoint import RunFolder, save_tensors
 from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace
-from stay_diffusion.quality.run_gate import gate_of_run
+
+# By a script: tests of the gate have a smaller network in this process.
+QUICK_GATE = "from stay_diffusion.quality.run_gate import gate_of_run; gate_of_run.__defaults__ = ('cpu', 1)"
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +30,12 @@ def compared(tiny_run, synthetic_sdi, run_script, tmp_path_factory):
     torch.nn.init.normal_(model.out[2].weight, std=0.1)
     run_folder.write_config(run)
     save_tensors(run_folder.file("model"), model.state_dict())
-    gate_of_run(run, folder / "run", steps=1)
     vocabulary = factory.vocabulary_of(run)
     network = Network(1, len(vocabulary.classes), len(vocabulary.products))
     save(folder / "out/features.pt", network, Recipe(16, 1, vocabulary.classes, vocabulary.products, "", 0, 0, 8, {}))
     words = ["--model_path", run_folder.file("model"), "--out", folder / "out", "--precision", "fp32"]
     words += ["--settings", "ddim:2", "heun:logsnr3:0.1,9"]
-    return folder, words, run_script("benchmarks/samplers.py", *words).output
+    return folder, words, run_script("benchmarks/samplers.py", *words, prelude=QUICK_GATE).output
 
 
 def test_a_comparison_ends_with_a_line_for_each_setting(compared):
@@ -129,6 +130,10 @@ def of(value: float) -> dict:
 )
 def test_the_knee_is_the_cheapest_that_nothing_beats_by_more_than_the_errors(few, knee):
     assert samplers.knee(lines(many=(40, 0.9, 0.1), few=few)).name == knee
+
+
+def test_there_is_no_knee_where_each_setting_is_beaten():
+    assert samplers.knee(lines(boxes=(10, 0.9, 0.9), pictures=(20, 0.1, 0.1))) is None
 
 
 @pytest.mark.parametrize("word", ["ddim", "euler:20", "ddim:20:1,2:3"])

@@ -18,7 +18,7 @@ CLASSES = ("bar", "hole")
 STEPS = 60
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def small_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "WIDTH", 8)
@@ -56,7 +56,7 @@ def draw(path: Path, index: int, channels: int, side: int = 96) -> ImageRecord:
     return ImageRecord(path, side, side, tuple(boxes))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def write_data():
     """write(folder, channels=1, num_train=24, num_val=8) -> the folder, with two splits."""
 
@@ -69,7 +69,7 @@ def write_data():
     return write
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run_config():
     """config(data_dir, crop_policy="object", channels=1, **data options) -> RunConfig."""
 
@@ -80,7 +80,7 @@ def run_config():
     return config
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run(tmp_path_factory, write_data, run_config):
     """(configuration, folder) of a run with a gate in it."""
     folder = tmp_path_factory.mktemp("a run")
@@ -89,12 +89,12 @@ def run(tmp_path_factory, write_data, run_config):
     return config, folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gate(run):
     return gate_of_run(*run)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def split(run):
     """split(name) -> [(picture, boxes in [0, 1])]."""
 
