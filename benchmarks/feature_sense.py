@@ -1,6 +1,6 @@
 """What do FD-own and KID-own see? Real pictures against real ones, made worse in known ways.
 
-    python benchmarks/own_features.py --features OUTPUT/features.pt --data_dir DATA [--looks 4]
+    python benchmarks/feature_sense.py --features OUTPUT/features.pt --data_dir DATA [--looks 4]
 
 The validation pictures are halved. One half is the reference; the other is compared with it as it is, blurred, noisy,
 with a share of its pictures replaced by flat grey, with a share of its pictures doubled in place of others, and, where
