@@ -27,6 +27,7 @@ from stay_diffusion.device import autocast, keep_freed_memory
 from stay_diffusion.diffusion.guidance import classifier_free
 from stay_diffusion.models.blocks import AttentionBlock
 from stay_diffusion.models.isla_norm import IslaNorm
+from stay_diffusion.models.layers import SiLU
 from stay_diffusion.models.unet import UNet
 from stay_diffusion.training.noise_batch import noise_batch
 
@@ -64,6 +65,8 @@ def plainly(model: UNet) -> UNet:
             module.forward = MethodType(plain_norm, module)
         if isinstance(module, AttentionBlock):
             module.forward = MethodType(plain_attention, module)
+        if isinstance(module, SiLU):
+            module.forward = MethodType(torch.nn.SiLU.forward, module)
     return model
 
 

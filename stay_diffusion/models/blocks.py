@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .layers import GroupNorm32, zero_module
+from .layers import GroupNorm32, SiLU, zero_module
 
 Norm = Callable[[int], nn.Module]  # channels -> a module called as norm(x, conditioning, scale_shift)
 
@@ -32,7 +32,7 @@ class ResBlock(nn.Module):
     ):
         super().__init__()
         self.scale_shift, self.use_checkpoint = scale_shift, use_checkpoint
-        self.in_layers = nn.ModuleList([norm(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)])
+        self.in_layers = nn.ModuleList([norm(channels), SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)])
         self.updown = updown or nn.Identity()
         self.emb_layers = nn.Sequential(
             nn.SiLU(), nn.Linear(embed_width, 2 * out_channels if scale_shift else out_channels)
@@ -40,7 +40,7 @@ class ResBlock(nn.Module):
         self.out_layers = nn.ModuleList(
             [
                 norm(out_channels),
-                nn.SiLU(),
+                SiLU(),
                 nn.Dropout(dropout),
                 zero_module(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
             ]

@@ -17,7 +17,7 @@ def test_the_plain_route_of_sampling_does_what_ours_does():
 def test_plain_norms_and_attention_are_written_out_and_agree():
     model, x, layout = sampling_step.network_of("tiny", with_product=True)
     plain = sampling_step.plainly(model)
-    replaced = [module for module in plain.modules() if "forward" in vars(module)]
+    replaced = [m for m in plain.modules() if "forward" in vars(m) and not isinstance(m, torch.nn.SiLU)]
     assert len(replaced) == len(list(model.modulated_norms())) + 1  # and the attention in the middle
     t = torch.tensor([500])
     assert_close(plain(x, t, layout), model(x, t, layout), rtol=1e-4, atol=1e-5)
