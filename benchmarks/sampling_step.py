@@ -3,11 +3,11 @@
     python benchmarks/sampling_step.py [--network M] [--rounds 7]
 
 One thread, one picture with 8 boxes, guidance 1.5. Our route is the sampler's own: the layout worked out before the
-first step, one pass of both halves, which share the encoder where no product is told (as with COCO or DeepPCB). The
-plain route works the layout out in each of two passes, and does in them what the papers write, operation by operation:
-the norm, times 1 + gamma, plus beta, times 1 + scale, plus shift; attention as two products around a softmax. Same
-weights; outputs are compared. Also measured, and told in the protocol: our own network called plainly twice, and our
-route where a product is told.
+first step, maps in memory pixel by pixel, one pass of both halves, which share the encoder where no product is told
+(as with COCO or DeepPCB). The plain route works the layout out in each of two passes, and does in them what the
+papers write, operation by operation: the norm, times 1 + gamma, plus beta, times 1 + scale, plus shift; attention as
+two products around a softmax. Same weights; outputs are compared. Also measured, and told in the protocol: our own
+network called plainly twice, and our route where a product is told.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from torch import Tensor
 from stay_diffusion import factory
 from stay_diffusion.command import run_command
 from stay_diffusion.data.layout import UNKNOWN_PRODUCT
-from stay_diffusion.device import autocast, keep_freed_memory
+from stay_diffusion.device import autocast, in_best_format, keep_freed_memory
 from stay_diffusion.diffusion.guidance import classifier_free
 from stay_diffusion.models.blocks import AttentionBlock
 from stay_diffusion.models.isla_norm import IslaNorm
@@ -99,6 +99,7 @@ def rows(network: str = "M", rounds: int = 7) -> list[Row]:
         return null + SCALE * (conditional - null)
 
     def ours(model: UNet, layout, precision: str):
+        model = in_best_format(copy.deepcopy(model))
         guided = classifier_free(model, SCALE, num_channels=C)
         with autocast(CPU, precision):
             modulation = model.modulation(layout.with_null(), size)

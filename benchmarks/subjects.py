@@ -8,7 +8,7 @@ import torch
 
 from stay_diffusion import factory
 from stay_diffusion.config import DiffusionConfig, ModelConfig, RunConfig, TrainConfig
-from stay_diffusion.device import autocast, resolve_precision
+from stay_diffusion.device import autocast, in_best_format, resolve_precision
 from stay_diffusion.diffusion.guidance import classifier_free
 from stay_diffusion.logger import Logger
 from stay_diffusion.training.noise_batch import noise_batch, with_made_up_names
@@ -99,7 +99,7 @@ class Sampling:
         torch.manual_seed(seed)
         options = config.train
         self.device, self.precision = device, resolve_precision(options.precision, options.use_fp16, device)
-        self.model = (model or factory.build_model(config)).to(device).eval()
+        self.model = in_best_format((model or factory.build_model(config)).to(device)).eval()
         self.diffusion = factory.build_diffusion(config.diffusion).to(device)
         images, layout = noise_batch(config, options.batch_size, num_objects, seed)
         self.x, layout = images.to(device), layout.to(device)

@@ -15,6 +15,7 @@ from .data.samples import LayoutDataset
 from .data.semantic_datasets import MODES
 from .data.splits import PLACE
 from .data.tags import merged
+from .device import in_best_format
 from .diffusion.gaussian_diffusion import GaussianDiffusion
 from .flags import FREE, VOCABULARY, contradictions
 from .models.unet import UNet
@@ -224,7 +225,7 @@ def _check_maps(records: list[ImageRecord], mode: str, no_instance: bool) -> Non
 
 
 def load_trained(config: RunConfig, weights: Path, device) -> UNet:
-    """The trained network in eval mode."""
+    """The trained network in eval mode, its weights in memory as sampling on the device is fastest."""
     model = build_model(config)
     load_weights(model, weights)
-    return model.to(device).eval()
+    return in_best_format(model.to(device)).eval()

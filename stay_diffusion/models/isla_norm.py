@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .conditioning import Conditioning
-from .layers import GroupNorm32, ScaleShift, zero_module
+from .layers import GroupNorm32, ScaleShift, format_of, zero_module
 
 
 class IslaNorm(nn.Module):
@@ -40,32 +40,44 @@ class MixAndModulate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, P_gamma: Tensor, P_beta: Tensor, A: Tensor, num_groups: int, eps: float) -> Tensor:
-        x = x.contiguous()
-        normalised, _, _ = _group_norm(x, num_groups, eps)
-        ctx.save_for_backward(x, P_gamma, P_beta, A)
+        x = x.contiguous(memory_format=format_of(x))
+        (B, C), size = x.shape[:2], x.shape[2:]
+        normalised, mean, rstd = torch.native_group_norm(x, None, None, B, C, size.numel(), num_groups, eps)
+        ctx.save_for_backward(x, P_gamma, P_beta, A, mean, rstd)  # mean, rstd: B G
         ctx.num_groups, ctx.eps = num_groups, eps
-        gamma, beta = (torch.bmm(P, A).view_as(x) for P in (P_gamma, P_beta))  # each B C H W
-        return beta.addcmul_(normalised, gamma)
+        modulated = _mixed(P_gamma, A, like=x).mul_(normalised.flatten(2)).baddbmm_(P_beta, A)  # B C HW
+        return modulated.unflatten(2, size)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        x, P_gamma, P_beta, A = ctx.saved_tensors
-        B, C, H, W = x.shape
-        grad = grad.reshape(B, C, H * W)
-        normalised, mean, rstd = _group_norm(x.float(), ctx.num_groups, ctx.eps)
-        to_gamma = normalised.to(x.dtype).view(B, C, H * W).mul_(grad)  # B C HW
-        to_P_gamma, to_P_beta = torch.bmm(to_gamma, A.mT), torch.bmm(grad, A.mT)
-        to_A = None
-        if ctx.needs_input_grad[3]:
-            to_A = torch.bmm(P_gamma.mT, to_gamma).baddbmm_(P_beta.mT, grad)  # B O+2 HW
-        to_normalised = torch.bmm(P_gamma, A, out=to_gamma).mul_(grad).float()
-        to_x, _, _ = torch.ops.aten.native_group_norm_backward(
-            to_normalised.view_as(x), x.float(), mean, rstd, None, B, C, H * W, ctx.num_groups, [True, False, False]
+        x, P_gamma, P_beta, A, mean, rstd = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=format_of(x)).flatten(2)  # B C HW
+        (B, C), num_groups = x.shape[:2], ctx.num_groups
+        if x.dtype.itemsize < 4:  # they are as coarse as x
+            size = x.shape[2:].numel()
+            _, mean, rstd = torch.native_group_norm(x.float(), None, None, B, C, size, num_groups, ctx.eps)
+
+        def of_channels(of_groups: Tensor) -> Tensor:
+            return of_groups.repeat_interleave(C // num_groups, dim=1)[..., None]  # B G -> B C 1
+
+        mean, rstd = of_channels(mean), of_channels(rstd)
+        centred = (x.flatten(2) - mean).to(x.dtype)
+        product = centred * grad
+        to_P_gamma, to_P_beta = (torch.bmm(product, A.mT) * rstd).to(x.dtype), torch.bmm(grad, A.mT)  # B C R
+        scaled = (P_gamma * rstd).to(x.dtype)
+        to_A = torch.bmm(scaled.mT, product).baddbmm_(P_beta.mT, grad) if ctx.needs_input_grad[3] else None  # B R HW
+
+        # With n the normalised x and g = gamma grad, x gets (g - mean(g) - n mean(g n)) / deviation, a group's means.
+        # Neither mean needs a map: what P_gamma and P_beta get are sums over the pixels already.
+        mean_g, mean_gn = (
+            of_channels((P_gamma.to(mean) * to_P).view(B, num_groups, -1).sum(dim=2)) * num_groups / x[0].numel()
+            for to_P in (to_P_beta, to_P_gamma)
         )
-        return to_x.to(x.dtype), to_P_gamma, to_P_beta, to_A, None, None
+        to_x = _mixed(scaled, A, like=x).mul_(grad)
+        to_x.addcmul_(centred, (mean_gn * rstd**2).to(x.dtype), value=-1).sub_((mean_g * rstd).to(x.dtype))
+        return to_x.unflatten(2, x.shape[2:]), to_P_gamma, to_P_beta, to_A, None, None
 
 
-def _group_norm(x: Tensor, num_groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised x (B, C, H, W), and each group's mean and 1 / deviation (B, G); summed in float32 whatever x is in."""
-    B, C, H, W = x.shape
-    return torch.native_group_norm(x, None, None, B, C, H * W, num_groups, eps)
+def _mixed(P: Tensor, A: Tensor, like: Tensor) -> Tensor:
+    """P (B, C, R) times A (B, R, HW) -> (B, C, HW), in memory as the map it will be multiplied with is."""
+    return torch.bmm(P, A) if format_of(like) is torch.contiguous_format else torch.bmm(A.mT, P.mT).mT

@@ -49,3 +49,9 @@ def zero_module(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
+
+
+def format_of(x: Tensor) -> torch.memory_format:
+    """Whether a map (B, C, H, W) lies in memory pixel by pixel, `torch.channels_last`, or channel by channel."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format

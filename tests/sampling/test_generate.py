@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from stay_diffusion.config import SampleConfig
 from stay_diffusion.data.annotations import Box, Vocabulary
 from stay_diffusion.data.images import to_tensor
 from stay_diffusion.data.layout import Layout
+from stay_diffusion.device import in_best_format
 from stay_diffusion.diffusion.gaussian_diffusion import respace
 from stay_diffusion.sampling.batches import make_all
 from stay_diffusion.sampling.generate import filling, generate, image_generators, sampling
@@ -52,7 +55,10 @@ def layout_of(items=ITEMS):
 def test_an_image_does_not_depend_on_the_batch_size(networks, z_mode, options):
     whole, single = (images_of(networks, z_mode=z_mode, batch_size=size, **options) for size in (3, 1))
     assert sorted(whole) == sorted(single) == [0, 1, 2]
-    torch.testing.assert_close(whole, single, rtol=0, atol=1e-3)
+    # One of 255 levels: products of another size may round the other way.
+    torch.testing.assert_close(whole, single, rtol=0, atol=2.001 / 255)
+    differing = sum((whole[i] - single[i]).count_nonzero().item() for i in whole)
+    assert differing <= 0.01 * sum(image.numel() for image in whole.values())
 
 
 def test_the_images_of_a_continued_run_are_the_very_same(networks):
@@ -128,3 +134,17 @@ def test_a_generator_depends_on_seed_and_index_alone():
 
     assert first(3, 7) == torch.rand(1, generator=image_generators(3, range(10))[7]).item()
     assert len({first(seed, index) for seed in range(4) for index in range(4)}) == 16
+
+
+def test_a_network_in_the_format_for_sampling_answers_the_same(networks):
+    built, diffusion = networks
+    plain, options = built["off"], {"sampler": "dpmpp_2m", "scale": 2.0}
+    fast = in_best_format(copy.deepcopy(plain))
+    assert fast.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+    generators = [[torch.Generator().manual_seed(i) for i in range(len(ITEMS))] for _ in range(2)]
+    short = respace(diffusion, "4")
+    made = [
+        generate(model, short, layout_of(), own, SHAPE, **options)
+        for model, own in zip((plain, fast), generators, strict=True)
+    ]
+    torch.testing.assert_close(*made, rtol=0, atol=1e-4)
