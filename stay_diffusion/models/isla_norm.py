@@ -45,8 +45,8 @@ class MixAndModulate(torch.autograd.Function):
         normalised, mean, rstd = torch.native_group_norm(x, None, None, B, C, size.numel(), num_groups, eps)
         ctx.save_for_backward(x, P_gamma, P_beta, A, mean, rstd)  # mean, rstd: B G
         ctx.num_groups, ctx.eps = num_groups, eps
-        modulated = _mixed(P_gamma, A, like=x).mul_(normalised.flatten(2)).baddbmm_(P_beta, A)  # B C HW
-        return modulated.unflatten(2, size)
+        modulated = _mixed(P_gamma, A, like=x).mul_(normalised.flatten(2))  # B C HW
+        return _mixed(P_beta, A, like=x, onto=modulated).unflatten(2, size)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -78,6 +78,11 @@ class MixAndModulate(torch.autograd.Function):
         return to_x.unflatten(2, x.shape[2:]), to_P_gamma, to_P_beta, to_A, None, None
 
 
-def _mixed(P: Tensor, A: Tensor, like: Tensor) -> Tensor:
-    """P (B, C, R) times A (B, R, HW) -> (B, C, HW), in memory as the map it will be multiplied with is."""
-    return torch.bmm(P, A) if format_of(like) is torch.contiguous_format else torch.bmm(A.mT, P.mT).mT
+def _mixed(P: Tensor, A: Tensor, like: Tensor, onto: Tensor | None = None) -> Tensor:
+    """P (B, C, R) times A (B, R, HW), added to `onto` if there is one -> (B, C, HW), in memory as the map `like` is.
+
+    The product's own memory is contiguous either way: below float32 a CPU adds onto a transposed one in a slow loop.
+    """
+    if format_of(like) is torch.contiguous_format:
+        return torch.bmm(P, A) if onto is None else onto.baddbmm_(P, A)
+    return (torch.bmm(A.mT, P.mT) if onto is None else onto.mT.baddbmm_(A.mT, P.mT)).mT
