@@ -63,7 +63,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Point:
-    """At x: quartiles of seconds, counted operations and bytes of a step of one kind."""
+    """At x: the median, the least and the most of seconds, counted operations and bytes of a step of one kind."""
 
     x: int
     kind: str
@@ -120,7 +120,7 @@ def measure(series: Series, rounds: int) -> list[Point]:
 def as_table(series: Series, points: Sequence[Point]) -> str:
     lines = [
         f"{series.title}.\n",
-        f"| {series.what_is_x} | step | ms | quartiles | GFLOP | GFLOP/s | MB |",
+        f"| {series.what_is_x} | step | ms | least to most | GFLOP | GFLOP/s | MB |",
         "|---|---|---|---|---|---|---|",
     ]
     for p in points:

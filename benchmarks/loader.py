@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import PIL
 import torch
-from measuring import AT_LEAST, Row
+from measuring import AT_LEAST, Row, ratio
 from PIL import Image
 
 from stay_diffusion.config import DataConfig
@@ -73,11 +73,13 @@ def draw_pictures(folder: Path, num: int, noise: float = 6.0) -> list[ImageRecor
 
 @dataclass
 class Figures:
-    """Pictures per second: the median over rounds, and the median of the rounds' own ratios."""
+    """Pictures per second: the median over rounds, and the median, the least and the most of the rounds' own ratios."""
 
     ours: float
     theirs: float
     ratio: float
+    low: float
+    high: float
     first: float  # of the pass that fills a cache
 
 
@@ -101,8 +103,7 @@ def compare(dataset: LayoutDataset, cache: str, rounds: int) -> Figures:
             dataset.sample(index, epoch)
         theirs.append(num / (between - started))
         ours.append(num / (time.perf_counter() - between))
-    ratio = statistics.median(o / t for o, t in zip(ours, theirs, strict=True))
-    return Figures(statistics.median(ours), statistics.median(theirs), ratio, first)
+    return Figures(statistics.median(ours), statistics.median(theirs), *ratio(ours, theirs), first)
 
 
 def rows(rounds: int = 5, num_images: int = 60, noise: float = 0.5, size: int = 64) -> list[Row]:
@@ -118,7 +119,7 @@ def rows(rounds: int = 5, num_images: int = 60, noise: float = 0.5, size: int = 
             measured = compare(dataset, cache, rounds)
             what = "loader, pictures a second of a worker against open, convert, halve, resize, crop"
             what = what if cache == "off" else "- from the cache"
-            found.append(Row("6", what, AT_LEAST, target, measured.ratio, protocol=protocol))
+            found.append(Row("6", what, AT_LEAST, target, measured.ratio, measured.low, measured.high, protocol))
     return found
 
 

@@ -23,8 +23,8 @@ AT_MOST, AT_LEAST = "at most", "at least"
 class Row:
     """One line of the table: a ratio against its target.
 
-    `low` and `high` are the quartiles of the rounds; `held` says what the two routes' results were compared with, and
-    what came of it. Without a `ratio` the row was not measured, and `note` says why.
+    `low` and `high` are the least and the most of the rounds; `held` says what the two routes' results were compared
+    with, and what came of it. Without a `ratio` the row was not measured, and `note` says why.
     """
 
     number: str
@@ -41,6 +41,14 @@ class Row:
 
     def __post_init__(self):
         assert self.sense in (AT_MOST, AT_LEAST)
+
+    def agrees(self, other: "Row") -> bool:
+        """Whether two runs' spreads meet; without a spread, as of counted bytes, whether they differ by 1 % at most."""
+        bounds = [
+            (row.low, row.high) if row.low is not None else (0.995 * row.ratio, 1.005 * row.ratio)
+            for row in (self, other)
+        ]
+        return max(low for low, _ in bounds) <= min(high for _, high in bounds)
 
     @property
     def verdict(self) -> str:
@@ -75,12 +83,9 @@ def in_turn(routes: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int =
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> tuple[float, float, float]:
-    """The median of the rounds' own ratios, and their quartiles."""
+    """The median of the rounds' own ratios, the least and the most of them."""
     ratios = [n / d for n, d in zip(numerators, denominators, strict=True)]
-    if len(ratios) == 1:
-        return ratios[0], ratios[0], ratios[0]
-    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return statistics.median(ratios), low, high
+    return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float, what: str) -> str:
@@ -109,12 +114,12 @@ def machine() -> dict[str, Any]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
-    lines = ["| # | what | measured | quartiles | target | |", "|---|---|---|---|---|---|"]
+    lines = ["| # | what | measured | least to most | target | |", "|---|---|---|---|---|---|"]
     for row in rows:
         measured = f"{row.ratio:.3g}" if row.ratio is not None else row.note
-        quartiles = f"{row.low:.3g} to {row.high:.3g}" if row.low is not None else ""
+        spread = f"{row.low:.3g} to {row.high:.3g}" if row.low is not None else ""
         lines.append(
-            f"| {row.number} | {row.what} | {measured} | {quartiles} | {row.sense} {row.target:g} | {row.verdict} |"
+            f"| {row.number} | {row.what} | {measured} | {spread} | {row.sense} {row.target:g} | {row.verdict} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -4,7 +4,8 @@
 
 Each row is measured by the benchmark of its name, which says how and can be run alone; a row that needs a GPU is
 measured by benchmarks/gpu.py where there is one. Of rows that are not asked for, the last figures on this device are
-shown. 10 minutes on two CPU cores; leave the machine alone meanwhile. Ends with 1 where a target is missed.
+shown; of the others it is told which agree with these, their spreads meeting. 10 minutes on two CPU cores; leave the
+machine alone meanwhile. Ends with 1 where a target is missed.
 """
 
 import argparse
@@ -56,13 +57,30 @@ SMALL: dict[str, Callable[[], list[Row]]] = {  # seconds, to see that it works
 }
 
 
-def with_earlier(found: Sequence[Row], kept: Sequence[dict]) -> list[Row]:
-    """The rows found, and of others what an earlier run has left, all by their numbers."""
+def read_rows(kept: Sequence[dict]) -> list[Row]:
+    """The rows that an earlier run has left."""
     names = {field.name for field in dataclasses.fields(Row)}
-    earlier = [Row(**{key: value for key, value in row.items() if key in names}) for row in kept]
+    return [Row(**{key: value for key, value in row.items() if key in names}) for row in kept]
+
+
+def with_earlier(found: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:
+    """The rows found, and others of an earlier run, all by their numbers."""
     is_new = {(row.number, row.what) for row in found}
     rows = [*found, *(row for row in earlier if (row.number, row.what) not in is_new)]
     return sorted(rows, key=lambda row: int(row.number))
+
+
+def against_earlier(found: Sequence[Row], earlier: Sequence[Row]) -> str:
+    """How many rows agree with an earlier run, and which do not."""
+    before = {(row.number, row.what): row for row in earlier if row.ratio is not None}
+    pairs = [(row, before[row.number, row.what]) for row in found if (row.number, row.what) in before]
+    pairs = [(row, old) for row, old in pairs if row.ratio is not None]
+    others = [
+        f"\n- {row.number}, {row.what}: {old.ratio:.3g} before, now {row.ratio:.3g}"
+        for row, old in pairs
+        if not row.agrees(old)
+    ]
+    return f"{len(pairs) - len(others)} of {len(pairs)} rows agree with the run before{''.join(others)}\n"
 
 
 def as_text(about: dict, found: Sequence[Row]) -> str:
@@ -89,6 +107,8 @@ def main() -> int:
     for number in numbers:
         if number not in measures:
             raise ValueError(f"--rows {number}: choose from {', '.join(measures)}")
+    if arguments.doc and arguments.small:
+        raise ValueError("--doc: --small is no measurement")
     if arguments.doc:
         around_section(arguments.doc, "bench")  # before the minutes, not after them
 
@@ -96,6 +116,7 @@ def main() -> int:
     about, cores = machine(), torch.get_num_threads()
     file = gpu.results_file(RESULTS)
     kept = json.loads(file.read_text()) if file.exists() and not arguments.small else {}
+    earlier = read_rows(kept.get("rows", []))
     found: list[Row] = []
     for number in numbers:
         torch.set_num_threads(1 if number in ONE_THREAD else cores)
@@ -105,7 +126,8 @@ def main() -> int:
         gc.collect()
     if not arguments.small:
         found += gpu.rows(kept.get("gpu", {}))
-        found = with_earlier(found, kept.get("rows", []))
+        print(f"\n{against_earlier(found, earlier)}")
+        found = with_earlier(found, earlier)
 
     text = as_text(about, found)
     print(f"\n{text}")

@@ -125,13 +125,14 @@ def averaging(model: torch.nn.Module, config: RunConfig, device: torch.device) -
 
     Every step uses every weight, as a static graph wants; but torch 2.13 stops with an internal error where a static
     graph begins with a pass that is not averaged, as the pieces of a batch do. The gradients are views of what is sent,
-    which saves a copy of them.
+    which saves a copy of them. Processes on CPUs send all at once: the backward pass, which has every core busy, gains
+    nothing from sending meanwhile.
     """
     from torch.nn.parallel import DistributedDataParallel
 
     whole = not 0 < config.train.microbatch < config.train.batch_size
-    devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, static_graph=whole, gradient_as_bucket_view=True)
+    places = {"device_ids": [device]} if device.type == "cuda" else {"bucket_cap_mb": 2**20}
+    return DistributedDataParallel(model, **places, static_graph=whole, gradient_as_bucket_view=True)
 
 
 def copied(value, into=None):

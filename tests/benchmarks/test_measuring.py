@@ -14,7 +14,7 @@ def test_routes_take_turns_and_every_other_round_is_gone_backwards():
 
 def test_a_ratio_is_the_median_of_the_rounds_own():
     # A machine that halves its speed in the third round: both routes take twice as long.
-    assert ratio([3.0, 2.0, 8.0, 2.0, 2.0], [1.0, 1.0, 2.0, 1.0, 1.0]) == (2.0, 2.0, 3.0)
+    assert ratio([3.0, 2.0, 8.0, 2.0, 2.0], [1.0, 1.0, 2.0, 1.0, 1.0]) == (2.0, 2.0, 4.0)
     assert ratio([3.0], [2.0]) == (1.5, 1.5, 1.5)
 
 
@@ -33,6 +33,15 @@ def test_a_row_says_whether_its_target_is_met(sense, measured, verdict):
     assert row.verdict == verdict
     line = table([row]).splitlines()[-1]
     assert verdict in line and f"{sense} 1.1" in line and (measured is not None or "needs a GPU" in line)
+
+
+def test_two_runs_agree_where_their_spreads_meet():
+    def row(ratio, *spread):
+        return Row("1", "a step", AT_MOST, 1.1, ratio, *spread)
+
+    assert row(1.1, 1.0, 1.2).agrees(row(1.3, 1.2, 1.4)) and row(1.3, 1.2, 1.4).agrees(row(1.1, 1.0, 1.2))
+    assert not row(1.1, 1.0, 1.2).agrees(row(1.3, 1.21, 1.4))
+    assert row(1.1).agrees(row(1.109)) and not row(1.1).agrees(row(1.112))
 
 
 def test_routes_that_do_not_do_the_same_are_refused():

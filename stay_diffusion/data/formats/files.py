@@ -56,7 +56,8 @@ def images_by_stem(folder: Path, below: bool) -> Index:
 
 def read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        text = file.read_bytes().decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
     except (OSError, ValueError) as error:
         raise AnnotationError(f"{file}: cannot be read as text ({error})") from error
 

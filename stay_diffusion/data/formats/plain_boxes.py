@@ -38,7 +38,7 @@ def reading(folder: Path, problems: list[Problem] | None) -> Iterator[list[Probl
     """A list for what cannot be used in `folder`, then added to `problems` or, without it, logged once per kind.
 
     Whatever is wrong is said in one line, also of files with line breaks in their names. Meanwhile Python's collector
-    rests: it would go through millions of new objects again and again.
+    rests, and it never looks at what was read: it would go through millions of objects again and again.
     """
     found: list[Problem] = []
     collects = gc.isenabled()
@@ -51,6 +51,7 @@ def reading(folder: Path, problems: list[Problem] | None) -> Iterator[list[Probl
         raise AnnotationError(_one_line(f"{folder}: cannot be read ({error})")) from error
     finally:
         if collects:
+            gc.freeze()
             gc.enable()
     found = [replace(p, file=_one_line(p.file), kind=_one_line(p.kind), detail=_one_line(p.detail)) for p in found]
     if problems is None:
