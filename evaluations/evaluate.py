@@ -129,7 +129,8 @@ def main(description: str = __doc__, metrics: Sequence[str] = ()) -> int:
     figures = [replace(figure, protocol=figure.protocol | {"versions": versions()}) for figure in figures]
 
     # Told
-    print(as_markdown(figures, common), end="")
+    if figures:
+        print(as_markdown(figures, common), end="")
     for name, reason in missing.items():
         print(f"not computed: {name}: {reason}", file=sys.stderr)
     for file, text in (

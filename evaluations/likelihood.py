@@ -75,7 +75,8 @@ def measure(comparison: Comparison) -> dict:
     images = comparison.labelled_reference
     N = min(options.nll_images or len(images.items), len(images.items))
     respacing = options.nll_respacing or config.diffusion.timestep_respacing
-    diffusion = respace(factory.build_diffusion(config.diffusion), respacing).to(device)
+    flag = "nll_respacing" if options.nll_respacing else "timestep_respacing"
+    diffusion = respace(factory.build_diffusion(config.diffusion), respacing, flag).to(device)
     settings = nll.NllConfig(batch_size=options.batch_size, seed=options.seed)
     totals, priors, terms = nll.measure(
         factory.load_trained(config, weights, device),

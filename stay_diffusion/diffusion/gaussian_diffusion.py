@@ -204,9 +204,9 @@ def mean_flat(x: Tensor) -> Tensor:
     return x.flatten(1).mean(dim=1)
 
 
-def respace(diffusion: GaussianDiffusion, respacing: str) -> GaussianDiffusion:
+def respace(diffusion: GaussianDiffusion, respacing: str, flag: str = "timestep_respacing") -> GaussianDiffusion:
     """The process that visits some steps of `diffusion` only (schedules.kept_timesteps), with the same marginals."""
     alphas_cumprod = np.cumprod(1.0 - diffusion.betas)
-    kept = kept_timesteps(alphas_cumprod, respacing)
+    kept = kept_timesteps(alphas_cumprod, respacing, flag)
     previous = np.append(1.0, alphas_cumprod[kept][:-1])
     return replace(diffusion, betas=1.0 - alphas_cumprod[kept] / previous, timesteps=diffusion.timesteps[kept])

@@ -35,7 +35,7 @@ def named_betas(name: str, num_steps: int) -> np.ndarray:
     return betas
 
 
-def kept_timesteps(alphas_cumprod: np.ndarray, respacing: str) -> list[int]:
+def kept_timesteps(alphas_cumprod: np.ndarray, respacing: str, flag: str = "timestep_respacing") -> list[int]:
     """The steps that a respacing keeps, ascending, out of those of a schedule.
 
     "" keeps all; "250" splits all steps into one section and keeps 250 evenly; "10,15,20" does so per equal section;
@@ -52,7 +52,7 @@ def kept_timesteps(alphas_cumprod: np.ndarray, respacing: str) -> list[int]:
             return _strided(num_steps, int(respacing.removeprefix("ddim")))
         return _sections(num_steps, [int(count) for count in respacing.split(",")])
     except ValueError as error:
-        raise ValueError(f"--timestep_respacing {respacing}: {_reason(error)} (of {num_steps} steps)") from None
+        raise ValueError(f"--{flag} {respacing}: {_reason(error)} (of {num_steps} steps)") from None
 
 
 def _reason(error: ValueError) -> str:

@@ -199,6 +199,8 @@ def test_missing_weights_are_one_line_and_the_other_metrics_still_run(command, t
     assert line.startswith("not computed: fid: Inception weights pt_inception-2015-12-05-6726825d.pth are not in ")
     assert str(tmp_path / "hub_home/hub/checkpoints") in line and "https://" in line
     assert report["figures"]["DS (LPIPS)"]["protocol"]["backbone_sha256"]
+    code, _ = command("--samples", results, "--reference", results, "--metrics", "fid", weights="")
+    assert code == 3 and "|" not in capsys.readouterr().out  # no table of nothing
 
 
 def test_identical_runs_have_no_diversity_and_a_warning(command, tmp_path, squeeze):

@@ -180,6 +180,8 @@ def test_bits_per_dimension_are_the_mean_bound_of_the_references_images(command,
     assert two["figures"]["bits per dimension"]["value"] == pytest.approx(np.mean(by_hand(made, 7)[:2]), abs=1e-4)
     _, short = command(*words, "--nll_respacing", 5)
     assert short["figures"]["bits per dimension"]["protocol"]["steps"] == 5
+    with pytest.raises(ValueError, match="--nll_respacing five: expects 250"):
+        command(*words, "--nll_respacing", "five")
 
 
 def save_reference(folder: Path, names: list[str], classes=("Pits", "Spots"), size: int = SIZE) -> Path:

@@ -80,8 +80,9 @@ def read_json(file: Path, name: str = "", made: Callable[[dict], dict] | None = 
             names = [each for each, _ in pairs]
             twice = next(each for i, each in enumerate(names) if each in names[:i])
             raise ValueError(f"one entry has {twice!r:.80} twice")
-        return made(found) if made and name in found else found
+        return made(found) if name in found else found
 
+    made = made or (lambda found: found)
     text = read_text(file)
     try:
         return json.loads(text, object_pairs_hook=entry)

@@ -75,8 +75,9 @@ def json_number(value: object) -> float:
 
 def json_numbers(values: list) -> list[float]:
     """`json_number` of each, quickly where all are numbers, as nearly always."""
-    if values and set(map(type, values)) <= NUMBERS and max(values) < 1e300 and min(values) > -1e300:
-        return list(map(float, values))
+    kinds = set(map(type, values))
+    if kinds and kinds <= NUMBERS and max(values) < 1e300 and min(values) > -1e300:
+        return list(map(float, values)) if int in kinds else values
     return list(map(json_number, values))
 
 
@@ -101,13 +102,16 @@ def as_name(value: object) -> str | None:
 
 def box_fault(bounds: Bounds, width: int, height: int) -> str | None:
     """Why a box, x0 y0 x1 y1 in pixels, cannot be used; boxes partly outside the image can."""
+    x0, y0, x1, y1 = bounds
+    if 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height:  # nearly always; not with nan
+        return None
     if not all(map(math.isfinite, bounds)):
         return NOT_FINITE
     if max(map(abs, bounds)) >= MAX_SIDE:
         return "boxes with coordinates beyond any image"
-    if bounds[2] <= bounds[0] or bounds[3] <= bounds[1]:
+    if x1 <= x0 or y1 <= y0:
         return "boxes without area"
-    if bounds[2] <= 0 or bounds[3] <= 0 or bounds[0] >= width or bounds[1] >= height:
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         return "boxes wholly outside their image"
     return None
 
