@@ -78,6 +78,17 @@ def test_a_collector_that_was_off_stays_off(tmp_path):
         gc.enable()
 
 
+@pytest.mark.parametrize(("number", "left_alone"), [(1000, False), (200_000, True)])
+def test_the_collector_leaves_alone_what_was_read_where_it_was_much(tmp_path, number, left_alone):
+    before = gc.get_freeze_count()
+    try:
+        with reading(tmp_path, None):
+            made = [[i] for i in range(number)]
+        assert (gc.get_freeze_count() >= before + len(made)) == left_alone
+    finally:
+        gc.unfreeze()
+
+
 @pytest.mark.parametrize("values", [
     [], [1, 2.5], [True, 1.0], [1.0, "2"], [float("nan"), 1.0], [1.0, float("inf")], [10**400, 1], [-1e301], [None],
 ])  # fmt: skip

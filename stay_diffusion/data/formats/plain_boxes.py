@@ -28,6 +28,7 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 LINE_BREAKS = "\u2028\u2029"  # rare ones: a name may have them
 
 NUMBERS = frozenset((int, float))  # of JSON; bool is another type
+MANY_OBJECTS = 100_000  # made while the collector rested
 MAX_SIDE = 2**31  # no picture is wider or higher, no box reaches further
 
 Bounds = tuple[float, float, float, float]  # x0 y0 x1 y1 in pixels
@@ -38,7 +39,7 @@ def reading(folder: Path, problems: list[Problem] | None) -> Iterator[list[Probl
     """A list for what cannot be used in `folder`, then added to `problems` or, without it, logged once per kind.
 
     Whatever is wrong is said in one line, also of files with line breaks in their names. Meanwhile Python's collector
-    rests, and it never looks at what was read: it would go through millions of objects again and again.
+    rests, and where much was read it never looks at that: it would go through millions of objects again and again.
     """
     found: list[Problem] = []
     collects = gc.isenabled()
@@ -51,7 +52,8 @@ def reading(folder: Path, problems: list[Problem] | None) -> Iterator[list[Probl
         raise AnnotationError(_one_line(f"{folder}: cannot be read ({error})")) from error
     finally:
         if collects:
-            gc.freeze()
+            if gc.get_count()[0] > MANY_OBJECTS:
+                gc.freeze()
             gc.enable()
     found = [replace(p, file=_one_line(p.file), kind=_one_line(p.kind), detail=_one_line(p.detail)) for p in found]
     if problems is None:
