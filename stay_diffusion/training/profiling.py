@@ -1,6 +1,7 @@
 """The training loop under torch's profiler, and where its steps wait for the device."""
 
 import contextlib
+import os
 import tempfile
 import time
 import warnings
@@ -20,6 +21,8 @@ from .step_trace import Part, parts_of, read_trace
 from .train_loop import Periodic, train
 
 NEVER = 10**9  # steps
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes to stderr that it starts and stops
 
 
 @dataclass(frozen=True)
