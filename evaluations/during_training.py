@@ -161,7 +161,7 @@ class Evaluation:
         def add(index: int, made: Made) -> None:
             results.add(index, self.items[index], made.image, settings)
 
-        make_all(make, len(self.items), self.sample.batch_size, add, world=self.world)
+        make_all(make, len(self.items), self.sample.batch_size, add, world=self.world, in_logs=False)
         wait_for_all(f"evaluation {name} made")
         if self.world.is_main:
             results.finish(self.items, save_npz=False)

@@ -43,11 +43,14 @@ def make_all(
     judge: Judge | None = None,
     least_score: float = 0.0,
     most_attempts: int = 1,
+    in_logs: bool = True,
 ) -> None:
     """Calls on_image(index, made) for every index below `num` that is not done.
 
     With `judge` every picture gets a `quality`, and those whose score is below `least_score` are drawn again, up to
     `most_attempts` times in all; of pictures that stay below it the best one comes.
+
+    Progress is shown on a terminal and `in_logs`.
 
     Batches are cut at the same indices whatever is done and however many processes share them, in turn, so that a
     continued or a shared run makes the very same pictures.
@@ -55,7 +58,8 @@ def make_all(
     starts = range(0, num, batch_size)
     own = [range(start, min(start + batch_size, num)) for start in starts][world.rank :: world.size]
     total, finished = sum(map(len, own)), sum(i in done for indices in own for i in indices)
-    with tqdm(total=total, initial=finished, unit="image", mininterval=1.0, disable=not world.is_main) as progress:
+    hidden = (False if in_logs else None) if world.is_main else True  # None: where no terminal is
+    with tqdm(total=total, initial=finished, unit="image", mininterval=1.0, disable=hidden) as progress:
         for indices in own:
             missing = [i for i in indices if i not in done]
             if not missing:

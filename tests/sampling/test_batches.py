@@ -77,3 +77,9 @@ def test_what_is_done_is_not_given_again_but_drawn_with_its_batch():
 def test_every_attempt_has_noise_of_its_own():
     seeds = {image_generators(0, [5], attempt=attempt)[0].initial_seed() for attempt in range(4)}
     assert len(seeds) == 4 and image_generators(0, [5])[0].initial_seed() in seeds
+
+
+@pytest.mark.parametrize(("rank", "in_logs", "told"), [(0, True, True), (0, False, False), (1, True, False)])
+def test_progress_goes_into_logs_where_it_is_wanted_and_once(capsys, rank, in_logs, told):
+    make_all(maker([]), 4, 2, lambda index, made: None, world=World(rank, 2), in_logs=in_logs)
+    assert ("2/2" in capsys.readouterr().err) == told
