@@ -139,7 +139,9 @@ def test_training_compiled_is_training(tiny_run):
 
 
 @pytest.mark.slow
-def test_a_compiled_run_continues_bit_for_bit(tiny_run):
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_run_continues_bit_for_bit(tiny_run, monkeypatch, backend):
+    monkeypatch.setattr(compilation, "BACKEND", backend)
     config = tiny_run(compile=True, model={"dropout": 0.3, "z_mode": "prior"})
     whole = stepped(config, num_steps=2)
     half = stepped(config, num_steps=1)
