@@ -4,7 +4,7 @@
 
 Each row is measured by the benchmark of its name, which says how and can be run alone; a row that needs a GPU is
 measured by benchmarks/gpu.py where there is one. Of rows that are not asked for, the last figures on this device are
-shown; of the others it is told which agree with these, their spreads meeting. 10 minutes on two CPU cores; leave the
+shown; of the others it is told which agree with these, their spreads meeting. 13 minutes on two CPU cores; leave the
 machine alone meanwhile. Ends with 1 where a target is missed.
 """
 
