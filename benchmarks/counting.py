@@ -2,7 +2,6 @@
 
 import gc
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes to stderr that it starts and stops
+from stay_diffusion.training.profiling import quiet_profiler
 
 # torch counts attention on GPUs alone.
 ATTENTION_ON_CPU = {
@@ -48,7 +47,7 @@ def peak_bytes(action: Callable[[], Any], device: torch.device) -> int:
     gc.collect()
     gc.disable()  # when it frees what is in cycles should not decide
     try:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        with quiet_profiler(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
             action()
     finally:
         gc.enable()

@@ -63,21 +63,23 @@ def read_rows(kept: Sequence[dict]) -> list[Row]:
     return [Row(**{key: value for key, value in row.items() if key in names}) for row in kept]
 
 
+def by_name(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
+    return {(row.number, row.what): row for row in rows}
+
+
 def with_earlier(found: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:
     """The rows found, and others of an earlier run, all by their numbers."""
-    is_new = {(row.number, row.what) for row in found}
-    rows = [*found, *(row for row in earlier if (row.number, row.what) not in is_new)]
-    return sorted(rows, key=lambda row: int(row.number))
+    kept = [row for name, row in by_name(earlier).items() if name not in by_name(found)]
+    return sorted([*found, *kept], key=lambda row: int(row.number))
 
 
 def against_earlier(found: Sequence[Row], earlier: Sequence[Row]) -> str:
-    """How many rows agree with an earlier run, and which do not."""
-    before = {(row.number, row.what): row for row in earlier if row.ratio is not None}
-    pairs = [(row, before[row.number, row.what]) for row in found if (row.number, row.what) in before]
-    pairs = [(row, old) for row, old in pairs if row.ratio is not None]
+    """How many of the measured rows agree with an earlier run, and which do not."""
+    before, now = (by_name([row for row in rows if row.ratio is not None]) for rows in (earlier, found))
+    pairs = [(before[name], row) for name, row in now.items() if name in before]
     others = [
         f"\n- {row.number}, {row.what}: {old.ratio:.3g} before, now {row.ratio:.3g}"
-        for row, old in pairs
+        for old, row in pairs
         if not row.agrees(old)
     ]
     return f"{len(pairs) - len(others)} of {len(pairs)} rows agree with the run before{''.join(others)}\n"
@@ -107,9 +109,9 @@ def main() -> int:
     for number in numbers:
         if number not in measures:
             raise ValueError(f"--rows {number}: choose from {', '.join(measures)}")
-    if arguments.doc and arguments.small:
-        raise ValueError("--doc: --small is no measurement")
     if arguments.doc:
+        if arguments.small:
+            raise ValueError("--doc: --small is no measurement")
         around_section(arguments.doc, "bench")  # before the minutes, not after them
 
     keep_freed_memory()

@@ -58,7 +58,7 @@ def make_all(
     starts = range(0, num, batch_size)
     own = [range(start, min(start + batch_size, num)) for start in starts][world.rank :: world.size]
     total, finished = sum(map(len, own)), sum(i in done for indices in own for i in indices)
-    hidden = (False if in_logs else None) if world.is_main else True  # None: where no terminal is
+    hidden = not world.is_main or (False if in_logs else None)  # None: where no terminal is
     with tqdm(total=total, initial=finished, unit="image", mininterval=1.0, disable=hidden) as progress:
         for indices in own:
             missing = [i for i in indices if i not in done]

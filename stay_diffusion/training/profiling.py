@@ -22,7 +22,11 @@ from .train_loop import Periodic, train
 
 NEVER = 10**9  # steps
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes to stderr that it starts and stops
+
+def quiet_profiler(**options) -> torch.profiler.profile:
+    """torch's profiler, which by itself writes to stderr that it starts and stops."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    return torch.profiler.profile(**options)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def profile_steps(
         run(max(1, warm_up))
         run(num_steps + 1, note_time)
         steps_of_profiler = {"skip_first": 1, "wait": 0, "warmup": 1, "active": num_steps, "repeat": 1}
-        with torch.profiler.profile(
+        with quiet_profiler(
             activities=activities,
             schedule=torch.profiler.schedule(**steps_of_profiler),
             on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(path)),
