@@ -13,7 +13,7 @@ from pathlib import Path
 
 from measuring import AT_MOST, Row, in_turn, ratio, table
 
-from stay_diffusion.command import run_command
+from stay_diffusion.system.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 

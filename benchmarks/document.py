@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stay_diffusion.checkpoint import atomic_write
+from stay_diffusion.run.checkpoint import atomic_write
 
 
 def replace_section(file: Path, name: str, text: str) -> None:

@@ -9,7 +9,6 @@ looked at --looks times, each time cut anew as in training. Prints the protocol 
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,19 +18,17 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "evaluations"))
 
-from degradations import blurred  # noqa: E402
-from frechet import frechet  # noqa: E402
-from kid import kid  # noqa: E402
-from own_features import load  # noqa: E402
-from prdc import prdc  # noqa: E402
-
-from stay_diffusion import factory  # noqa: E402
-from stay_diffusion.checkpoint import sha256  # noqa: E402
-from stay_diffusion.command import run_command  # noqa: E402
-from stay_diffusion.config import DataConfig  # noqa: E402
-from stay_diffusion.data.samples import LayoutDataset  # noqa: E402
+from stay_diffusion.config import DataConfig
+from stay_diffusion.data.samples import LayoutDataset
+from stay_diffusion.evaluation.features.degradations import blurred
+from stay_diffusion.evaluation.features.own_features import load
+from stay_diffusion.evaluation.metrics.frechet import frechet
+from stay_diffusion.evaluation.metrics.kid import kid
+from stay_diffusion.evaluation.metrics.prdc import prdc
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import sha256
+from stay_diffusion.system.command import run_command
 
 AT_A_TIME = 64
 

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import torch
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import RunFolder
 from stay_diffusion.config import RunConfig
 from stay_diffusion.data.formats import voc
 from stay_diffusion.data.loader import in_order
 from stay_diffusion.diffusion.gaussian_diffusion import respace
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import RunFolder
 from stay_diffusion.training.state import TrainingState
 from stay_diffusion.training.validation import Validation
 

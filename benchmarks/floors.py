@@ -8,9 +8,9 @@ import torch
 from counting import operations
 from subjects import SCALE, prepared, wait_for
 
-from stay_diffusion import factory
 from stay_diffusion.config import RunConfig
 from stay_diffusion.diffusion.guidance import classifier_free
+from stay_diffusion.run import factory
 from stay_diffusion.training.memory import estimate_memory, parameter_count
 from stay_diffusion.training.noise_batch import noise_batch
 

@@ -35,8 +35,8 @@ from document import around_section, replace_section
 from measuring import AT_LEAST, AT_MOST, Row, machine, table
 from subjects import NETWORKS
 
-from stay_diffusion.checkpoint import atomic_write
-from stay_diffusion.command import run_command
+from stay_diffusion.run.checkpoint import atomic_write
+from stay_diffusion.system.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST_SHARE, MOST_SPREAD = 0.45, 0.05  # of row 11

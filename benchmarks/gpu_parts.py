@@ -1,6 +1,5 @@
 """The parts of gpu.py: each takes the plan, what other parts have found, and its seconds, and returns its figures."""
 
-import importlib.util
 import itertools
 import statistics
 import tempfile
@@ -14,11 +13,12 @@ from counting import peak_bytes
 from floors import DTYPES, bandwidth, best_seconds, matrix_rate, sampling_work, training_work
 from subjects import NETWORKS, Sampling, Training
 
-from stay_diffusion import factory
 from stay_diffusion.config import RunConfig
+from stay_diffusion.data import synthetic
 from stay_diffusion.data.loader import batches
 from stay_diffusion.data.picture_cache import cache_pictures
-from stay_diffusion.logger import Logger
+from stay_diffusion.run import factory
+from stay_diffusion.run.logger import Logger
 from stay_diffusion.training.noise_batch import noise_batch
 from stay_diffusion.training.profiling import profile_steps
 from stay_diffusion.training.state import TrainingState
@@ -104,7 +104,7 @@ def precision(plan, found: dict, seconds: float) -> dict:
     names = [name for name in DTYPES if name != "fp16" or plan.device.type == "cuda"]
     end, losses = time.perf_counter() + seconds, {}
     with tempfile.TemporaryDirectory() as place:
-        _synthetic_sdi().generate(Path(place) / "data", num_train=max(64, plan.small_batch), num_val=4)
+        synthetic.generate(Path(place) / "data", num_train=max(64, plan.small_batch), num_val=4)
         for i, name in enumerate(names):
             limit = time.perf_counter() + (end - time.perf_counter()) / (len(names) - i)
             losses[name] = _losses(plan, Path(place), name, limit)
@@ -223,10 +223,3 @@ def _losses(plan, place: Path, name: str, limit: float) -> list[float]:
         if len(losses) == plan.steps or time.perf_counter() > limit:
             return losses
     raise AssertionError("batches are endless")
-
-
-def _synthetic_sdi():
-    spec = importlib.util.spec_from_file_location("synthetic_sdi", ROOT / "datasets/synthetic_sdi.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -30,8 +30,8 @@ from line_chart import Panel, svg
 from measuring import AT_MOST, Row, in_turn, machine, ratio, same
 from subjects import NETWORKS, Network, Sampling, Training
 
-from stay_diffusion.checkpoint import atomic_write
-from stay_diffusion.command import run_command
+from stay_diffusion.run.checkpoint import atomic_write
+from stay_diffusion.system.command import run_command
 
 CPU = torch.device("cpu")
 FEW, MANY = 8, 128  # boxes, of the target

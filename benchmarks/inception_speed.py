@@ -8,7 +8,6 @@ and logits in the same pass, as evaluate.py asks for where several metrics want 
 """
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,10 +16,8 @@ import torch
 from measuring import AT_LEAST, Row, in_turn, ratio, same, table
 from PIL import Image
 
-from stay_diffusion.command import run_command
-from stay_diffusion.torchvision_cpu import import_torchvision
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "evaluations"))
+from stay_diffusion.system.command import run_command
+from stay_diffusion.system.torchvision_cpu import import_torchvision
 
 BATCH, SIDE = 16, 128
 
@@ -28,9 +25,10 @@ BATCH, SIDE = 16, 128
 def rows(num_images: int = 32, rounds: int = 3) -> list[Row]:
     """Row 10 of the targets."""
     import_torchvision()  # before torch-fidelity imports it
-    import inception
-    from features import extract
     from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id
+
+    from stay_diffusion.evaluation.features import inception
+    from stay_diffusion.evaluation.features.extractor import extract
 
     with tempfile.TemporaryDirectory() as place:
         folder, weights = Path(place) / "images", Path(place) / "weights.pth"

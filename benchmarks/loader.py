@@ -30,7 +30,7 @@ from stay_diffusion.data.annotations import Box, ImageRecord, Vocabulary
 from stay_diffusion.data.picture_cache import cache_pictures
 from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.data.transforms import CROP_POLICIES
-from stay_diffusion.factory import read_split
+from stay_diffusion.run.factory import read_split
 
 SIDE, QUALITY, BOXES = 640, 90, 7
 SIZES = (64, 128)

@@ -24,9 +24,6 @@ import torch
 from PIL import Image
 from scipy.stats import mannwhitneyu
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import atomic_write
-from stay_diffusion.command import run_command
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
 from stay_diffusion.data import transforms
 from stay_diffusion.data.annotations import Box, ImageRecord
@@ -34,6 +31,9 @@ from stay_diffusion.data.images import read_image
 from stay_diffusion.quality.examples import meets
 from stay_diffusion.quality.gate import QualityGate
 from stay_diffusion.quality.run_gate import gate_of_run
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import atomic_write
+from stay_diffusion.system.command import run_command
 
 TRIES = 200
 Rng = np.random.Generator

@@ -30,9 +30,9 @@ import training_step
 from document import around_section, replace_section
 from measuring import Row, machine, table
 
-from stay_diffusion.checkpoint import atomic_write
-from stay_diffusion.command import run_command
-from stay_diffusion.device import keep_freed_memory
+from stay_diffusion.run.checkpoint import atomic_write
+from stay_diffusion.system.command import run_command
+from stay_diffusion.system.device import keep_freed_memory
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ONE_THREAD = {"1", "3", "4", "6", "12"}

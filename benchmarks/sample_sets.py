@@ -22,16 +22,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import atomic_write, sha256
-from stay_diffusion.command import run_command
 from stay_diffusion.config import RunConfig
 from stay_diffusion.data.annotations import Box, ImageRecord
 from stay_diffusion.data.images import to_pil
+from stay_diffusion.layouts.items import LayoutItem
 from stay_diffusion.quality.run_gate import NAME as GATE
 from stay_diffusion.quality.run_gate import gate_of_run
-from stay_diffusion.sampling.export import ResultsFolder
-from stay_diffusion.sampling.layouts import LayoutItem
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import atomic_write, sha256
+from stay_diffusion.sampling.results import ResultsFolder
+from stay_diffusion.system.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 INCOMPLETE = 3  # evaluate.py's exit code where a metric could not be had

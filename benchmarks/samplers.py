@@ -18,7 +18,6 @@ table and the knee, and writes OUT/samplers.md and OUT/samplers.json.
 import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,31 +25,30 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "evaluations"))
 
-from comparison import Comparison  # noqa: E402
-from evaluate import EvaluateConfig  # noqa: E402
-from evaluate import measure as figures_of  # noqa: E402
-from features import OFF  # noqa: E402
 from measuring import AT_LEAST, Row, in_turn, ratio  # noqa: E402
 from sample_sets import halves, run, write_set  # noqa: E402
 from subjects import NETWORKS, SCALE, Sampling, prepared, wait_for  # noqa: E402
 
-from stay_diffusion import factory  # noqa: E402
-from stay_diffusion.checkpoint import atomic_write, sha256  # noqa: E402
-from stay_diffusion.command import run_command  # noqa: E402
-from stay_diffusion.config import RunConfig, SampleConfig  # noqa: E402
-from stay_diffusion.device import autocast, pick_device, resolve_precision  # noqa: E402
-from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace  # noqa: E402
-from stay_diffusion.diffusion.guidance import classifier_free, within_interval  # noqa: E402
-from stay_diffusion.diffusion.samplers import SAMPLERS  # noqa: E402
-from stay_diffusion.launchers import ALONE  # noqa: E402
-from stay_diffusion.quality.run_gate import NAME as GATE  # noqa: E402
-from stay_diffusion.quality.run_gate import gate_of_run  # noqa: E402
-from stay_diffusion.sampling.batches import make_all  # noqa: E402
-from stay_diffusion.sampling.export import ResultsFolder  # noqa: E402
-from stay_diffusion.sampling.generate import sampling  # noqa: E402
-from stay_diffusion.sampling.layouts import LayoutItem, from_file  # noqa: E402
+from stay_diffusion.commands.evaluate import EvaluateConfig
+from stay_diffusion.commands.evaluate import measure as figures_of
+from stay_diffusion.config import RunConfig, SampleConfig
+from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace
+from stay_diffusion.diffusion.guidance import classifier_free, within_interval
+from stay_diffusion.diffusion.samplers import SAMPLERS
+from stay_diffusion.evaluation.comparison import Comparison
+from stay_diffusion.evaluation.features.extractor import OFF
+from stay_diffusion.layouts.items import LayoutItem, from_file
+from stay_diffusion.quality.run_gate import NAME as GATE
+from stay_diffusion.quality.run_gate import gate_of_run
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import atomic_write, sha256
+from stay_diffusion.sampling.batches import make_all
+from stay_diffusion.sampling.generate import sampling
+from stay_diffusion.sampling.results import ResultsFolder
+from stay_diffusion.system.command import run_command
+from stay_diffusion.system.device import autocast, pick_device, resolve_precision
+from stay_diffusion.system.launchers import ALONE
 
 FIGURES = {"class probability": ("↑", 3), "recognised boxes": ("↑", 3), "FD-own": ("↓", 2), "KID-own": ("↓", 4)}
 JUDGED_BY = {"class probability": 1, "KID-own": -1}  # 1 where more is better

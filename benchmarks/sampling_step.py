@@ -21,15 +21,15 @@ from measuring import AT_LEAST, Row, in_turn, ratio, same, table
 from subjects import NETWORKS, SCALE
 from torch import Tensor
 
-from stay_diffusion import factory
-from stay_diffusion.command import run_command
 from stay_diffusion.data.layout import UNKNOWN_PRODUCT
-from stay_diffusion.device import autocast, in_best_format, keep_freed_memory
 from stay_diffusion.diffusion.guidance import classifier_free
 from stay_diffusion.models.blocks import AttentionBlock
 from stay_diffusion.models.isla_norm import IslaNorm
 from stay_diffusion.models.layers import SiLU
 from stay_diffusion.models.unet import UNet
+from stay_diffusion.run import factory
+from stay_diffusion.system.command import run_command
+from stay_diffusion.system.device import autocast, in_best_format, keep_freed_memory
 from stay_diffusion.training.noise_batch import noise_batch
 
 CPU, OBJECTS = torch.device("cpu"), 8

@@ -36,13 +36,13 @@ import torch
 import torch.distributed as dist
 from measuring import AT_LEAST, AT_MOST, Row, ratio
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import RunFolder
 from stay_diffusion.config import DataConfig, DiffusionConfig, ModelConfig, RunConfig, TrainConfig
 from stay_diffusion.data.layout import Layout
-from stay_diffusion.distributed import gather, join, leave, start_group, wait_for_all
-from stay_diffusion.launchers import ALONE, World
-from stay_diffusion.logger import Logger
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import RunFolder
+from stay_diffusion.run.logger import Logger
+from stay_diffusion.system.distributed import gather, join, leave, start_group, wait_for_all
+from stay_diffusion.system.launchers import ALONE, World
 from stay_diffusion.training.saving import Saver
 from stay_diffusion.training.state import TrainingState, copied
 from stay_diffusion.training.train_loop import stop_signal, train_step

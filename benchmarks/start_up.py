@@ -29,10 +29,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from stay_diffusion import factory
 from stay_diffusion.config import DataConfig
 from stay_diffusion.data.annotations import Box, ImageRecord
 from stay_diffusion.data.formats import coco, vott
+from stay_diffusion.run import factory
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE, CLASSES = 32, tuple(f"class {i}" for i in range(6))

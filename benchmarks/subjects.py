@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from stay_diffusion import factory
 from stay_diffusion.config import DiffusionConfig, ModelConfig, RunConfig, TrainConfig
-from stay_diffusion.device import autocast, in_best_format, resolve_precision
 from stay_diffusion.diffusion.guidance import classifier_free
-from stay_diffusion.logger import Logger
+from stay_diffusion.run import factory
+from stay_diffusion.run.logger import Logger
+from stay_diffusion.system.device import autocast, in_best_format, resolve_precision
 from stay_diffusion.training.noise_batch import noise_batch, with_made_up_names
 from stay_diffusion.training.state import TrainingState
 from stay_diffusion.training.train_loop import train_step

@@ -18,7 +18,7 @@ from counting import peak_bytes
 from measuring import AT_LEAST, AT_MOST, Row, in_turn, ratio, table
 from subjects import NETWORKS, Training
 
-from stay_diffusion.command import run_command
+from stay_diffusion.system.command import run_command
 from stay_diffusion.training.profiling import profile_steps
 
 CPU, OBJECTS = torch.device("cpu"), 8

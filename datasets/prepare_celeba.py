@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stay_diffusion.command import run_command
 from stay_diffusion.data.formats.semantic_map import read_ids
 from stay_diffusion.data.images import find_pictures
+from stay_diffusion.system.command import run_command
 
 # In the order of their ids, from 1, which is that of drawing: where masks overlap, the later part is seen. It is the
 # order of the authors' own script, face_parsing/Data_preprocessing/g_mask.py, and that of class_names.CELEBA.

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from stay_diffusion.command import run_command
 from stay_diffusion.data.annotations import MapFiles
 from stay_diffusion.data.codings import CODINGS
 from stay_diffusion.data.formats import semantic_map
 from stay_diffusion.data.formats.files import copy_image
 from stay_diffusion.data.images import find_pictures, image_size
+from stay_diffusion.system.command import run_command
 
 SPLITS = ("train", "val")
 CODING = CODINGS["coco_semantic"]

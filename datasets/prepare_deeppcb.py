@@ -12,10 +12,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from stay_diffusion.command import run_command
 from stay_diffusion.data.annotations import Box, ImageRecord
 from stay_diffusion.data.formats import vott
 from stay_diffusion.data.images import image_size
+from stay_diffusion.system.command import run_command
 
 CLASSES = ["open", "short", "mousebite", "spur", "copper", "pin-hole"]  # types 1 to 6
 LISTS = {"train": "trainval.txt", "val": "test.txt"}

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stay_diffusion.command import run_command
 from stay_diffusion.data.formats.semantic_map import read_ids
 from stay_diffusion.data.images import image_size
+from stay_diffusion.system.command import run_command
 
 CLASSES = ["Blowhole", "Break", "Crack", "Fray", "Uneven"]
 WHITE = 127  # masks were saved with soft edges

@@ -1,10 +1,10 @@
 """What tests of whole runs share: a tiny data set, a tiny network, and a quick way to run a script."""
 
-import importlib.util
 import itertools
 import multiprocessing
 import os
 import runpy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # as a command sets it before importing torch, which the server has by then
 
-PRELOADED = ["torch", "stay_diffusion.factory", "stay_diffusion.training.validation"]
+PRELOADED = ["torch", "stay_diffusion.run.factory", "stay_diffusion.training.validation"]
 PRELOADED += ["stay_diffusion.sampling.training_preview", "torch._dynamo"]
 PRELOADED += ["torch._meta_registrations", "torch.nn.parallel.distributed", "torch.distributed.optim"]
 
@@ -106,11 +106,25 @@ def start_ranks(start_script):
 
 
 @pytest.fixture(scope="session")
+def run_ranks(run_script):
+    """run(number, path below the repository, *arguments) -> one Ended per rank; named options go to run_script."""
+
+    def run(number: int, script: str, *arguments, **options) -> list:
+        def run_rank(rank: int):
+            environment = {"PMI_RANK": str(rank), "PMI_SIZE": str(number), **options.get("environment", {})}
+            return run_script(script, *arguments, **{**options, "environment": environment})
+
+        with ThreadPoolExecutor(number) as threads:
+            return list(threads.map(run_rank, range(number)))
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def synthetic_sdi():
-    spec = importlib.util.spec_from_file_location("synthetic_sdi", ROOT / "datasets/synthetic_sdi.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from stay_diffusion.data import synthetic
+
+    return synthetic
 
 
 @pytest.fixture(scope="session")

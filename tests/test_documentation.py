@@ -1,36 +1,43 @@
 import ast
 import re
-import runpy
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
-from stay_diffusion import flags
-from stay_diffusion.config import RunConfig, SampleRun
+from stay_diffusion.commands import (
+    browse,
+    check,
+    detector,
+    evaluate,
+    features,
+    gain,
+    import_weights,
+    merge,
+    nll,
+    profile,
+)
+from stay_diffusion.config import RunConfig, SampleRun, flags
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
 PAGES += sorted((ROOT / "datasets").glob("*.md"))
 OF_LAUNCHERS = {"--nodes", "--nnodes", "--node", "--nproc", "--master", "--rdzv", "--gpus", "--gpu"}
 OF_LAUNCHERS |= {"--signal", "--requeue", "--shutdown"}  # each up to its second hyphen
-CONFIGS = {"scripts/image_train.py": RunConfig, "scripts/image_sample.py": SampleRun}
-for script, name in (
-    ("evaluations/nll.py", "NllRun"),
-    ("evaluations/evaluate.py", "EvaluateRun"),
-    ("evaluations/train_features.py", "FeaturesRun"),
-    ("evaluations/train_detector.py", "TrainDetector"),
-    ("evaluations/detector_gain.py", "DetectorGain"),
-    ("scripts/import_weights.py", "ImportRun"),
-    ("scripts/check_data.py", "CheckRun"),
-    ("scripts/browse_data.py", "BrowseRun"),
-    ("scripts/merge_datasets.py", "MergeRun"),
-    ("scripts/profile_step.py", "ProfileRun"),
-):
-    sys.path.insert(0, str((ROOT / script).parent))  # a script finds its neighbours
-    CONFIGS[script] = runpy.run_path(str(ROOT / script))[name]
-    del sys.path[0]
+CONFIGS = {
+    "scripts/image_train.py": RunConfig,
+    "scripts/image_sample.py": SampleRun,
+    "evaluations/nll.py": nll.NllRun,
+    "evaluations/evaluate.py": evaluate.EvaluateRun,
+    "evaluations/train_features.py": features.FeaturesRun,
+    "evaluations/train_detector.py": detector.TrainDetector,
+    "evaluations/detector_gain.py": gain.DetectorGain,
+    "scripts/import_weights.py": import_weights.ImportRun,
+    "scripts/check_data.py": check.CheckRun,
+    "scripts/browse_data.py": browse.BrowseRun,
+    "scripts/merge_datasets.py": merge.MergeRun,
+    "scripts/profile_step.py": profile.ProfileRun,
+}
 
 
 def code_of(page: Path) -> str:
@@ -54,7 +61,10 @@ COMMANDS = [
 
 
 def own_flags(script: Path) -> set[str]:
-    """The flags that a script declares by itself."""
+    """The flags that a script, or the command it stands for, declares by itself."""
+    name = re.search(r'run\("([\w-]+)"', script.read_text())
+    if name:
+        script = ROOT / "stay_diffusion/commands" / f"{name[1].replace('-', '_')}.py"
     return {
         node.args[0].value
         for node in ast.walk(ast.parse(script.read_text()))

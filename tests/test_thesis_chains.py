@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stay_diffusion import flags
+from stay_diffusion.config import flags
 from stay_diffusion.data.class_names import COCO_STUFF
 
 ROOT = Path(__file__).resolve().parents[1]

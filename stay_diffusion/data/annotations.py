@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stay_diffusion.data.codings import Coding
+from .codings import Coding
 
 # A box whose edges all lie within this share of the side from the picture's edges covers the whole picture.
 WHOLE_IMAGE_TOLERANCE = 0.01

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stay_diffusion.data.annotations import AnnotationError, ImageRecord, Vocabulary
-from stay_diffusion.data.formats import semantic_map
-from stay_diffusion.data.images import ImageError, Range, image_size, read_image
-from stay_diffusion.data.problems import Problem
+from .annotations import AnnotationError, ImageRecord, Vocabulary
+from .formats import semantic_map
+from .images import ImageError, Range, image_size, read_image
+from .problems import Problem
 
 SMALLEST_SIDE = 2  # pixels at the model's resolution under which an object can hardly be drawn
 SKIPPED = "image skipped"

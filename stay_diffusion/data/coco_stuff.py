@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stay_diffusion.data.annotations import AnnotationError, Box, EmptySplit, ImageRecord
-from stay_diffusion.data.class_names import COCO_STUFF
-from stay_diffusion.data.formats.coco_entries import (
+from .annotations import AnnotationError, Box, EmptySplit, ImageRecord
+from .class_names import COCO_STUFF
+from .formats.coco_entries import (
     Id,
     Unusable,
     annotations_of,
@@ -20,9 +20,9 @@ from stay_diffusion.data.formats.coco_entries import (
     load,
     stated_size,
 )
-from stay_diffusion.data.formats.files import read_json, read_text
-from stay_diffusion.data.formats.plain_boxes import reading
-from stay_diffusion.data.problems import Problem
+from .formats.files import read_json, read_text
+from .formats.plain_boxes import reading
+from .problems import Problem
 
 THINGS, STUFF, OTHER = range(1, 91), range(92, 183), 183  # category ids; "other" is where the things are
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from stay_diffusion.data import class_names
+from . import class_names
 
 Ids = NDArray[np.int32]
 

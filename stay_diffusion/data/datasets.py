@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from stay_diffusion.data import coco_stuff, semantic_datasets, splits, tags
-from stay_diffusion.data.annotations import (
+from . import coco_stuff, semantic_datasets, splits, tags
+from .annotations import (
     AnnotationError,
     EmptySplit,
     ImageRecord,
@@ -17,9 +17,9 @@ from stay_diffusion.data.annotations import (
     build_vocabulary,
     find_product_tags,
 )
-from stay_diffusion.data.formats import coco, image_folder, voc, vott, vott_csv, yolo
-from stay_diffusion.data.formats.plain_boxes import log_problems
-from stay_diffusion.data.problems import LEFT_OUT, Problem
+from .formats import coco, image_folder, voc, vott, vott_csv, yolo
+from .formats.plain_boxes import log_problems
+from .problems import LEFT_OUT, Problem
 
 logger = logging.getLogger("stay_diffusion.data")
 

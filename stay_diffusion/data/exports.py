@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stay_diffusion.data.annotations import ImageRecord, Vocabulary
-from stay_diffusion.data.formats import coco, voc, vott, yolo
-from stay_diffusion.data.formats.files import replace_file
+from .annotations import ImageRecord, Vocabulary
+from .formats import coco, voc, vott, yolo
+from .formats.files import replace_file
 
 Place = Callable[[Path, Path], Path]  # a picture and a folder -> where the picture now is in the folder
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stay_diffusion.data.layout import Layout
-from stay_diffusion.data.samples import LayoutDataset, Sample
+from .layout import Layout
+from .samples import LayoutDataset, Sample
 
 Batch = tuple[Tensor, Layout]
 

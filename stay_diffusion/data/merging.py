@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from stay_diffusion.data.annotations import AnnotationError, ImageRecord, Vocabulary
-from stay_diffusion.data.exports import EXPORTS, OWN_FOLDER, LabelledSet
-from stay_diffusion.data.formats.files import composed, copy_image
+from .annotations import AnnotationError, ImageRecord, Vocabulary
+from .exports import EXPORTS, OWN_FOLDER, LabelledSet
+from .formats.files import composed, copy_image
 
 
 @dataclass(frozen=True)

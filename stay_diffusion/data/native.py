@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from stay_diffusion.data.images import FORMATS, Range, opened, unreadable
+from .images import FORMATS, Range, opened, unreadable
 
 Native = NDArray[np.uint8] | NDArray[np.uint16]  # (H, W) or (H, W, 3)
 

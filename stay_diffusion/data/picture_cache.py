@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from stay_diffusion.data.annotations import ImageRecord
-from stay_diffusion.data.images import ImageError, Picture
-from stay_diffusion.data.samples import LayoutDataset
+from .annotations import ImageRecord
+from .images import ImageError, Picture
+from .samples import LayoutDataset
 
 logger = logging.getLogger("stay_diffusion.data")
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stay_diffusion.data import transforms
-from stay_diffusion.data.annotations import AnnotationError, ImageRecord, Vocabulary
-from stay_diffusion.data.formats import semantic_map
-from stay_diffusion.data.images import Picture, Range, image_size, read_picture, to_tensor
+from . import transforms
+from .annotations import AnnotationError, ImageRecord, Vocabulary
+from .formats import semantic_map
+from .images import Picture, Range, image_size, read_picture, to_tensor
 
 MAX_OBJECTS_POLICIES = ("error", "largest", "random")
 

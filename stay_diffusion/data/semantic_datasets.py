@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from stay_diffusion.data import splits
-from stay_diffusion.data.annotations import AnnotationError, EmptySplit, ImageRecord, MapFiles, Vocabulary
-from stay_diffusion.data.codings import CODINGS, Coding
-from stay_diffusion.data.formats import semantic_map
-from stay_diffusion.data.images import find_pictures
+from . import splits
+from .annotations import AnnotationError, EmptySplit, ImageRecord, MapFiles, Vocabulary
+from .codings import CODINGS, Coding
+from .formats import semantic_map
+from .images import find_pictures
 
 logger = logging.getLogger("stay_diffusion.data")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stay_diffusion.data.annotations import AnnotationError, EmptySplit, ImageRecord
-from stay_diffusion.data.formats.files import composed
+from .annotations import AnnotationError, EmptySplit, ImageRecord
+from .formats.files import composed
 
 logger = logging.getLogger("stay_diffusion.data")
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from stay_diffusion.data.annotations import AnnotationError, ImageRecord
+from .annotations import AnnotationError, ImageRecord
 
 logger = logging.getLogger("stay_diffusion.data")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stay_diffusion.data.images import Picture, Window
+from .images import Picture, Window
 
 CropPolicy = Callable[[int, int, NDArray, int, np.random.Generator], Window]
 

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from stay_diffusion.data.layout import Layout
-
+from ..data.layout import Layout
 from .object_codes import ObjectCodes
 from .object_masks import (
     MASK_SIDE,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from stay_diffusion.data.layout import Layout
+from ..data.layout import Layout
 
 LABEL_WIDTH = 180  # LostGAN-v2's (arXiv 2003.11571)
 STYLE_WIDTH = 128

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stay_diffusion.data.layout import Layout
-
+from ..data.layout import Layout
 from .layers import GroupNorm32, ScaleShift
 
 HIDDEN = 128

@@ -6,8 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from stay_diffusion.data.layout import Layout
-
+from ..data.layout import Layout
 from .blocks import AttentionBlock, Downsample, ResBlock, Stage, Upsample
 from .conditioning import LayoutConditioner, MaskRefinement
 from .isla_norm import IslaNorm

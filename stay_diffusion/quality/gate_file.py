@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import load_tensors
+from ..run.checkpoint import load_tensors
 from .classifier import CropClassifier
 from .crops import SIDE
 from .gate import QualityGate

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from .. import factory, storage
-from ..checkpoint import save_tensors
 from ..config import RunConfig
 from ..data.samples import LayoutDataset
+from ..run import factory
+from ..run.checkpoint import save_tensors
+from ..system import storage
 from . import gate_file
 from .classifier import STEPS
 from .gate import QualityGate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint import atomic_write
+from ..run.checkpoint import atomic_write
 from .gate import QualityGate
 from .scores import ImageQuality
 

@@ -8,7 +8,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..data.annotations import Box
-from ..launchers import ALONE, World
+from ..system.launchers import ALONE, World
 
 
 @dataclass(frozen=True)

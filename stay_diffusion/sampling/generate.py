@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compilation import Compiled, compiled, padded, padded_number
 from ..config import SampleConfig
 from ..data.annotations import Vocabulary
 from ..data.images import to_pil
 from ..data.layout import Layout
-from ..device import autocast, resolve_precision
 from ..diffusion.editing import inpaint
 from ..diffusion.gaussian_diffusion import GaussianDiffusion
 from ..diffusion.guidance import classifier_free, within_interval
 from ..diffusion.samplers import SAMPLERS
+from ..layouts.items import LayoutItem
+from ..models.compilation import Compiled, compiled, padded, padded_number
 from ..models.object_codes import STYLE_WIDTH
+from ..system.device import autocast, resolve_precision
 from .batches import Made, Make
-from .layouts import LayoutItem
 
 
 def image_generators(seed: int, indices: Sequence[int], run: int = 0, attempt: int = 0) -> list[torch.Generator]:

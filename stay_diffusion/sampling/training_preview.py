@@ -11,12 +11,12 @@ from ..data.images import to_pil
 from ..data.layout import Layout
 from ..data.samples import LayoutDataset
 from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
-from ..distributed import gather
-from ..launchers import ALONE, World
-from .export import save_png
+from ..layouts.items import from_dataset
+from ..system.distributed import gather
+from ..system.launchers import ALONE, World
 from .generate import generate, image_generators
-from .layouts import from_dataset
 from .preview import classes_of, contact_sheet, draw_boxes, draw_layout, draw_map, fit, legend
+from .results import save_png
 
 PREVIEW_RESPACING = "logsnr20"
 

@@ -11,7 +11,7 @@ import torch
 
 from ..config import RunConfig
 from ..data.layout import Layout
-from ..logger import Logger
+from ..run.logger import Logger
 from .state import TrainingState
 from .train_loop import train_step
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity
 
-from ..checkpoint import RunFolder
 from ..config import RunConfig
+from ..run.checkpoint import RunFolder
 from .state import TrainingState
 from .step_trace import Part, parts_of, read_trace
 from .train_loop import Periodic, train

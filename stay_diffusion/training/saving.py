@@ -5,8 +5,8 @@ import threading
 
 import torch
 
-from ..checkpoint import RunFolder
 from ..config import RunConfig
+from ..run.checkpoint import RunFolder
 from .state import TrainingState, copied
 
 

@@ -4,14 +4,13 @@ import logging
 
 import torch
 
-from .. import flags
-from ..checkpoint import RunFolder
-from ..compilation import compiled
-from ..config import RunConfig
-from ..device import resolve_precision
+from ..config import RunConfig, flags
 from ..diffusion.gaussian_diffusion import GaussianDiffusion
 from ..diffusion.timestep_sampler import TIMESTEP_SAMPLERS
-from ..launchers import ALONE, World
+from ..models.compilation import compiled
+from ..run.checkpoint import RunFolder
+from ..system.device import resolve_precision
+from ..system.launchers import ALONE, World
 from .best import Best
 from .ema import Ema
 

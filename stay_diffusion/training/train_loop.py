@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function as part
 
-from ..checkpoint import RunFolder
 from ..config import RunConfig, TrainConfig
 from ..data.loader import positions
-from ..device import autocast
-from ..distributed import gather, sum_over_ranks
-from ..logger import Logger, duration
+from ..run.checkpoint import RunFolder
+from ..run.logger import Logger, duration
+from ..system.device import autocast
+from ..system.distributed import gather, sum_over_ranks
 from .draws import noise as draw_noise
 from .draws import seed_network, uniform
 from .saving import Saver

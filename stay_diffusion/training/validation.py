@@ -2,12 +2,12 @@
 
 import torch
 
-from ..checkpoint import RunFolder, save_tensors
-from ..device import autocast
 from ..diffusion.gaussian_diffusion import GaussianDiffusion
-from ..distributed import sum_over_ranks
-from ..launchers import ALONE, World
-from ..logger import Logger
+from ..run.checkpoint import RunFolder, save_tensors
+from ..run.logger import Logger
+from ..system.device import autocast
+from ..system.distributed import sum_over_ranks
+from ..system.launchers import ALONE, World
 from .best import Best
 from .draws import noise
 from .state import TrainingState

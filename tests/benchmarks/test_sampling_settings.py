@@ -6,9 +6,9 @@ import samplers
 import torch
 from samplers import Measured, Setting
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import RunFolder, save_tensors
 from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import RunFolder, save_tensors
 
 # By a script: tests of the gate have a smaller network in this process.
 QUICK_GATE = "from stay_diffusion.quality.run_gate import gate_of_run; gate_of_run.__defaults__ = ('cpu', 1)"
@@ -17,7 +17,7 @@ QUICK_GATE = "from stay_diffusion.quality.run_gate import gate_of_run; gate_of_r
 @pytest.fixture(scope="module")
 def compared(tiny_run, synthetic_sdi, run_script, tmp_path_factory):
     """A comparison of a network that was never trained, by features and a gate that hardly were."""
-    from own_features import Network, Recipe, save
+    from stay_diffusion.evaluation.features.own_features import Network, Recipe, save
 
     folder = tmp_path_factory.mktemp("compared")
     synthetic_sdi.generate(folder / "da ta", num_train=8, num_val=8)

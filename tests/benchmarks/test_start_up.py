@@ -4,7 +4,7 @@ import pytest
 import start_up
 
 from stay_diffusion.config import DataConfig
-from stay_diffusion.factory import read_split
+from stay_diffusion.run.factory import read_split
 
 
 @pytest.mark.parametrize("mode", start_up.WRITERS)

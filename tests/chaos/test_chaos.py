@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 import torch
 
-from stay_diffusion.checkpoint import RunFolder, load_tensors
+from stay_diffusion.run.checkpoint import RunFolder, load_tensors
 
 pytestmark = pytest.mark.slow
 

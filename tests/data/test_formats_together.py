@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.testing import assert_close
 
-from stay_diffusion import factory
 from stay_diffusion.config import DataConfig
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, assign_products
 from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.formats import coco, voc, vott, vott_csv, yolo
 from stay_diffusion.data.loader import batches
 from stay_diffusion.data.problems import LEFT_OUT
+from stay_diffusion.run import factory
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 CLASSES = ["Spots", "Scratches", "pin-hole"]

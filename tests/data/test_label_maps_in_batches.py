@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from stay_diffusion import factory
 from stay_diffusion.data import semantic_datasets
 from stay_diffusion.data.annotations import AnnotationError, ImageRecord, MapFiles, Vocabulary
 from stay_diffusion.data.codings import CODINGS
@@ -15,7 +14,8 @@ from stay_diffusion.data.layout import NULL_PRODUCT, Layout
 from stay_diffusion.data.loader import collate, in_order
 from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.data.transforms import CROP_POLICIES, cut_map
-from stay_diffusion.sampling.layouts import from_dataset
+from stay_diffusion.layouts.items import from_dataset
+from stay_diffusion.run import factory
 
 VOCABULARY = Vocabulary(CODINGS["celeba"].classes)
 GREYS_PER_ID = 12  # of 19 ids

@@ -1,4 +1,3 @@
-import importlib.util
 import subprocess
 import sys
 from collections import Counter
@@ -8,20 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stay_diffusion.data import synthetic as synthetic_sdi
 from stay_diffusion.data.annotations import assign_products, find_product_tags
 from stay_diffusion.data.formats import vott
 
 SCRIPT = Path(__file__).resolve().parents[2] / "datasets/synthetic_sdi.py"
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("synthetic_sdi", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-synthetic_sdi = load_script()
 SMALL = {"num_train": 6, "num_val": 3}
 
 

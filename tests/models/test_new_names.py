@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import load_weights
 from stay_diffusion.data.annotations import Vocabulary
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.models.new_names import CODES, SILENT, with_new_names
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import load_weights
 
 OLD = Vocabulary(("spot", "line", "pit"), ("A", "B"))
 NEW = Vocabulary((*OLD.classes, "dent", "scale"), (*OLD.products, "C"))

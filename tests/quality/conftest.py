@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stay_diffusion import factory
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
 from stay_diffusion.data.annotations import Box, ImageRecord
 from stay_diffusion.data.formats import vott
 from stay_diffusion.quality import classifier
 from stay_diffusion.quality.run_gate import gate_of_run
+from stay_diffusion.run import factory
 
 CLASSES = ("bar", "hole")
 STEPS = 60

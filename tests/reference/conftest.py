@@ -4,7 +4,6 @@ A test takes `network`, `guided`, `diffusion_number`, `isla` or `group`, and run
 Files that differ by their ending alone belong together: a group.
 """
 
-import importlib.util
 import json
 import os
 import zipfile
@@ -100,7 +99,6 @@ def cases(fixture: str) -> list:
 @pytest.fixture(scope="session")
 def import_script():
     """scripts/import_weights.py as a module."""
-    spec = importlib.util.spec_from_file_location("import_weights_script", ROOT / "scripts/import_weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from stay_diffusion.commands import import_weights
+
+    return import_weights

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from stay_diffusion import factory, flags
-from stay_diffusion.config import RunConfig
+from stay_diffusion.config import RunConfig, flags
 from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace
 from stay_diffusion.diffusion.samplers import ancestral_step, ddim, ddim_step
+from stay_diffusion.run import factory
 
 SHARE = 1e-5  # of an array's largest value
 FLOAT32 = 1.2e-7  # what rounding a float32 changes it by, as a share of it

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import load_tensors, load_weights
-from stay_diffusion.import_weights import SILENT, into_isla, misfits, published_config, to_ours
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import load_tensors, load_weights
+from stay_diffusion.run.import_weights import SILENT, into_isla, misfits, published_config, to_ours
 
 SHARE = 1e-4  # of the largest output
 

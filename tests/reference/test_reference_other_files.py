@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from stay_diffusion import factory
 from stay_diffusion.data.layout import Layout
-from stay_diffusion.import_weights import published_config
 from stay_diffusion.models.spade_norm import SemanticConditioning
+from stay_diffusion.run import factory
+from stay_diffusion.run.import_weights import published_config
 
 HERE = Path(__file__).parent
 FILES = [HERE / f"test_reference_{what}.py" for what in ("files", "networks", "diffusion", "isla")]

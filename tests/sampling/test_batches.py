@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 from PIL import Image
 
-from stay_diffusion.launchers import World
 from stay_diffusion.sampling.batches import Made, make_all
 from stay_diffusion.sampling.generate import image_generators
+from stay_diffusion.system.launchers import World
 
 
 @dataclass(frozen=True)

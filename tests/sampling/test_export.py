@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import RunFolder, save_tensors
 from stay_diffusion.data.annotations import Box, Vocabulary, assign_products
 from stay_diffusion.data.formats import vott
-from stay_diffusion.sampling.export import ResultsFolder
-from stay_diffusion.sampling.layouts import LayoutItem
+from stay_diffusion.layouts.items import LayoutItem
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import RunFolder, save_tensors
+from stay_diffusion.sampling.results import ResultsFolder
 
 SAMPLE = "scripts/image_sample.py"
 VOCABULARY = Vocabulary(("spot", "line"), ("A",))
@@ -115,7 +115,7 @@ def test_sampling_says_where_everything_is(complete):
 
 KILL_AFTER = """
 import os, signal
-from stay_diffusion.sampling import export
+from stay_diffusion.sampling import results as export
 save_png, saved = export.save_png, []
 def killing(image, path, *rest):
     save_png(image, path, *rest)

@@ -3,16 +3,16 @@ import copy
 import pytest
 import torch
 
-from stay_diffusion import factory
 from stay_diffusion.config import SampleConfig
 from stay_diffusion.data.annotations import Box, Vocabulary
 from stay_diffusion.data.images import to_tensor
 from stay_diffusion.data.layout import Layout
-from stay_diffusion.device import in_best_format
 from stay_diffusion.diffusion.gaussian_diffusion import respace
+from stay_diffusion.layouts.items import LayoutItem
+from stay_diffusion.run import factory
 from stay_diffusion.sampling.batches import make_all
 from stay_diffusion.sampling.generate import filling, generate, image_generators, sampling
-from stay_diffusion.sampling.layouts import LayoutItem
+from stay_diffusion.system.device import in_best_format
 
 VOCABULARY = Vocabulary(("spot", "line"), ("A",))
 ITEMS = [

@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import RunFolder, save_tensors, sha256
 from stay_diffusion.data.annotations import Box, Vocabulary, assign_products
 from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.exports import READ_AS
 from stay_diffusion.data.formats import coco, vott
 from stay_diffusion.data.provenance import read_provenance
-from stay_diffusion.sampling.export import ResultsFolder
-from stay_diffusion.sampling.layouts import LayoutItem
+from stay_diffusion.layouts.items import LayoutItem
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import RunFolder, save_tensors, sha256
+from stay_diffusion.sampling.results import ResultsFolder
 
 SAMPLE = "scripts/image_sample.py"
 VOCABULARY = Vocabulary(("spot", "line"), ("A",))

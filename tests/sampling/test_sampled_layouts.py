@@ -2,17 +2,16 @@
 
 import json
 import re
-import runpy
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from stay_diffusion import factory
 from stay_diffusion.config import SampleRun
-from stay_diffusion.flags import load, parse
-from stay_diffusion.sampling.layout_statistics_file import NAME, read
+from stay_diffusion.config.flags import load, parse
+from stay_diffusion.layouts.statistics_file import NAME, read
+from stay_diffusion.run import factory
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE, TRAIN = "scripts/image_sample.py", "scripts/image_train.py"
@@ -100,7 +99,8 @@ def test_the_options_reach_the_layouts(sample):
     ],
 )
 def test_options_that_contradict_each_other_are_named(words, told):
-    settled = runpy.run_path(str(ROOT / SAMPLE))["settled"]
+    from stay_diffusion.commands.sample import settled
+
     argv = f"--model_path m.pt --layouts sampled --num_samples 3 {words}".split()
     run, given, _ = parse(SampleRun, "", argv)
     with pytest.raises(ValueError, match=re.escape(told)):

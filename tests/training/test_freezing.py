@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stay_diffusion import factory
 from stay_diffusion.data.layout import Layout
-from stay_diffusion.logger import Logger
 from stay_diffusion.models.unet import CONDITIONINGS
+from stay_diffusion.run import factory
+from stay_diffusion.run.logger import Logger
 from stay_diffusion.training.freezing import FREEZES, freeze
 from stay_diffusion.training.memory import estimate_memory, parameter_count, trained_count
 from stay_diffusion.training.state import TrainingState

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import RunFolder
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.diffusion.gaussian_diffusion import respace
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import RunFolder
 from stay_diffusion.sampling.generate import generate, image_generators
 from stay_diffusion.training.state import TrainingState
 from stay_diffusion.training.train_loop import train

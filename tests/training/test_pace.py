@@ -3,7 +3,7 @@ import time
 import torch
 
 from stay_diffusion.data.layout import Layout
-from stay_diffusion.factory import build_diffusion, build_model
+from stay_diffusion.run.factory import build_diffusion, build_model
 from stay_diffusion.training import pace
 from stay_diffusion.training.state import TrainingState
 

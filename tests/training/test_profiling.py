@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from stay_diffusion import factory
+from stay_diffusion.run import factory
 from stay_diffusion.training.noise_batch import noise_batch, with_made_up_names
 from stay_diffusion.training.profiling import profile_steps
 from stay_diffusion.training.state import TrainingState

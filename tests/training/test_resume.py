@@ -9,7 +9,7 @@ import signal
 import pytest
 import torch
 
-from stay_diffusion.checkpoint import RunFolder, load_tensors
+from stay_diffusion.run.checkpoint import RunFolder, load_tensors
 
 TRAIN = "scripts/image_train.py"
 # Everything that draws random numbers or remembers something, at once.
@@ -67,7 +67,7 @@ def test_a_run_in_two_processes_is_bit_for_bit_a_run_in_one(run_script, command,
 # Stops the process the hard way when a file of the given name is about to be, or has just been, written.
 KILL_AT = """
 import os, signal
-import stay_diffusion.checkpoint as checkpoint
+import stay_diffusion.run.checkpoint as checkpoint
 replace = os.replace
 def killing(source, target):
     if os.path.basename(target) == "{name}":
@@ -101,7 +101,7 @@ def test_a_run_killed_while_writing_continues_bit_for_bit(
 # Sends the process a signal after a step, with the checkpoint before it on disk.
 STOP_AFTER_STEP = """
 import os
-from stay_diffusion.logger import Logger
+from stay_diffusion.run.logger import Logger
 from stay_diffusion.training.saving import Saver
 line, save, savers = Logger.line, Saver.save, []
 def stopping(self, text):
@@ -132,7 +132,7 @@ def test_a_run_stopped_by_a_signal_continues_bit_for_bit(
 
 FAIL_AT_STEP_1 = """
 import multiprocessing, os, signal
-from stay_diffusion.logger import Logger
+from stay_diffusion.run.logger import Logger
 def failing(self, text):
     print(text, flush=True)
     {failure}

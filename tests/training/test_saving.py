@@ -3,8 +3,8 @@ import threading
 import pytest
 import torch
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import RunFolder, load_tensors
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import RunFolder, load_tensors
 from stay_diffusion.training import saving
 from stay_diffusion.training.saving import Saver
 from stay_diffusion.training.state import TrainingState

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stay_diffusion import factory
-from stay_diffusion.checkpoint import RunFolder, load_tensors, save_tensors
 from stay_diffusion.config import TrainConfig
 from stay_diffusion.data.layout import Layout
-from stay_diffusion.logger import Logger
+from stay_diffusion.run import factory
+from stay_diffusion.run.checkpoint import RunFolder, load_tensors, save_tensors
+from stay_diffusion.run.logger import Logger
 from stay_diffusion.training import saving
 from stay_diffusion.training.best import Best
 from stay_diffusion.training.ema import Ema

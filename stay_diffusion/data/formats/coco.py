@@ -9,8 +9,10 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
-from stay_diffusion.data.formats.coco_entries import (
+from ..annotations import AnnotationError, Box, ImageRecord
+from ..images import ImageError, image_size
+from ..problems import Problem
+from .coco_entries import (
     MISSING,
     Id,
     Unusable,
@@ -26,10 +28,8 @@ from stay_diffusion.data.formats.coco_entries import (
     load,
     stated_size,
 )
-from stay_diffusion.data.formats.files import check_image_dir, check_names, replace_file
-from stay_diffusion.data.formats.plain_boxes import UNREADABLE, as_name, plain_number, reading
-from stay_diffusion.data.images import ImageError, image_size
-from stay_diffusion.data.problems import Problem
+from .files import check_image_dir, check_names, replace_file
+from .plain_boxes import UNREADABLE, as_name, plain_number, reading
 
 logger = logging.getLogger("stay_diffusion.data")
 

@@ -7,10 +7,10 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath, PureWindowsPath
 
-from stay_diffusion.data.annotations import AnnotationError
-from stay_diffusion.data.formats.files import read_json
-from stay_diffusion.data.formats.plain_boxes import Bounds, as_name, box_fault, json_number, whole_size
-from stay_diffusion.data.problems import Problem
+from ..annotations import AnnotationError
+from ..problems import Problem
+from .files import read_json
+from .plain_boxes import Bounds, as_name, box_fault, json_number, whole_size
 
 MISSING = "images whose file is missing"
 

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stay_diffusion.data.annotations import AnnotationError, ImageRecord
-from stay_diffusion.data.formats.plain_boxes import as_name
-from stay_diffusion.data.images import IMAGE_SUFFIXES, find_pictures, visible
+from ..annotations import AnnotationError, ImageRecord
+from ..images import IMAGE_SUFFIXES, find_pictures, visible
+from .plain_boxes import as_name
 
 CLASSES = "classes.txt"  # one name per line, in the order of the data set
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from stay_diffusion.data.annotations import AnnotationError, ImageRecord
-from stay_diffusion.data.formats.plain_boxes import reading
-from stay_diffusion.data.images import IMAGE_SUFFIXES, find_pictures, visible
-from stay_diffusion.data.problems import LEFT_OUT, Problem
+from ..annotations import AnnotationError, ImageRecord
+from ..images import IMAGE_SUFFIXES, find_pictures, visible
+from ..problems import LEFT_OUT, Problem
+from .plain_boxes import reading
 
 # Without annotations, nothing else would tell that such pictures are missing.
 OTHER_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".jfif", ".jpe", ".jp2", ".ppm", ".pgm", ".dng", ".raw", ".nef")

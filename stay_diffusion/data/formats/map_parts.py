@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from stay_diffusion.data.codings import Ids
+from ..codings import Ids
 
 Part = tuple[int, int, tuple[int, int, int, int]]  # area in pixels, label, box
 

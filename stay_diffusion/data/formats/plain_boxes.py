@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
-from stay_diffusion.data.images import ImageError, image_size
-from stay_diffusion.data.problems import Problem
+from ..annotations import AnnotationError, Box, ImageRecord
+from ..images import ImageError, image_size
+from ..problems import Problem
 
 logger = logging.getLogger("stay_diffusion.data")
 

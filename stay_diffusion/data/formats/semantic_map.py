@@ -9,21 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from stay_diffusion.data import codings
-from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, MapFiles
-from stay_diffusion.data.codings import BACKGROUND, NO_INSTANCE, NO_OBJECT, NOT_IN_MAPS, Coding, Ids
-from stay_diffusion.data.formats.files import (
-    CLASSES,
-    check_names,
-    check_stems,
-    copy_image,
-    read_names,
-    replace_file,
-)
-from stay_diffusion.data.formats.map_parts import connected_parts, instance_parts
-from stay_diffusion.data.formats.plain_boxes import as_name
-from stay_diffusion.data.images import FORMATS, ORIENTATION, find_pictures, image_size
-from stay_diffusion.data.splits import FOLDERS
+from .. import codings
+from ..annotations import AnnotationError, Box, ImageRecord, MapFiles
+from ..codings import BACKGROUND, NO_INSTANCE, NO_OBJECT, NOT_IN_MAPS, Coding, Ids
+from ..images import FORMATS, ORIENTATION, find_pictures, image_size
+from ..splits import FOLDERS
+from .files import CLASSES, check_names, check_stems, copy_image, read_names, replace_file
+from .map_parts import connected_parts, instance_parts
+from .plain_boxes import as_name
 
 logger = logging.getLogger("stay_diffusion.data")
 

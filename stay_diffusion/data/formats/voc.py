@@ -9,8 +9,10 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
-from stay_diffusion.data.formats.files import (
+from ..annotations import AnnotationError, Box, ImageRecord
+from ..images import ImageError, image_size
+from ..problems import Problem
+from .files import (
     CLASSES,
     Index,
     check_image_dir,
@@ -23,18 +25,7 @@ from stay_diffusion.data.formats.files import (
     replace_file,
     visible_files,
 )
-from stay_diffusion.data.formats.plain_boxes import (
-    UNREADABLE,
-    as_name,
-    box_fault,
-    numbers,
-    plain_number,
-    reading,
-    whole_size,
-    with_product_drawn,
-)
-from stay_diffusion.data.images import ImageError, image_size
-from stay_diffusion.data.problems import Problem
+from .plain_boxes import UNREADABLE, as_name, box_fault, numbers, plain_number, reading, whole_size, with_product_drawn
 
 ANNOTATIONS = "annotations"  # in any case, as the image folders
 IMAGE_FOLDERS = ("images", "jpegimages", "img")

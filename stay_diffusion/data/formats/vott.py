@@ -8,21 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
-from stay_diffusion.data.formats.files import check_names, read_json, replace_file, visible_files
-from stay_diffusion.data.formats.plain_boxes import (
-    NOT_FOUND,
-    UNREADABLE,
-    as_name,
-    plain_number,
-    reading,
-    whole_size,
-    with_product_drawn,
-)
-from stay_diffusion.data.formats.vott_images import NotFound, Places, base_name, find_image
-from stay_diffusion.data.formats.vott_regions import boxes_of, outlined
-from stay_diffusion.data.images import ImageError, image_size
-from stay_diffusion.data.problems import LEFT_OUT, Problem
+from ..annotations import AnnotationError, Box, ImageRecord
+from ..images import ImageError, image_size
+from ..problems import LEFT_OUT, Problem
+from .files import check_names, read_json, replace_file, visible_files
+from .plain_boxes import NOT_FOUND, UNREADABLE, as_name, plain_number, reading, whole_size, with_product_drawn
+from .vott_images import NotFound, Places, base_name, find_image
+from .vott_regions import boxes_of, outlined
 
 VERSION = "2.2.0"
 NOT_VISITED, VISITED, TAGGED = 0, 1, 2  # asset.state

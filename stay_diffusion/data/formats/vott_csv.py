@@ -7,21 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
-from stay_diffusion.data.formats.files import check_image_dir, check_names, read_text, replace_file, visible_files
-from stay_diffusion.data.formats.plain_boxes import (
-    NOT_FOUND,
-    UNREADABLE,
-    as_name,
-    box_fault,
-    numbers,
-    plain_number,
-    reading,
-    with_product_drawn,
-)
-from stay_diffusion.data.formats.vott_images import NotFound, Places, find_image
-from stay_diffusion.data.images import ImageError, image_size
-from stay_diffusion.data.problems import Problem
+from ..annotations import AnnotationError, Box, ImageRecord
+from ..images import ImageError, image_size
+from ..problems import Problem
+from .files import check_image_dir, check_names, read_text, replace_file, visible_files
+from .plain_boxes import NOT_FOUND, UNREADABLE, as_name, box_fault, numbers, plain_number, reading, with_product_drawn
+from .vott_images import NotFound, Places, find_image
 
 logger = logging.getLogger("stay_diffusion.data")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from stay_diffusion.data.formats.files import check_image_dir, composed, leads_out, visible_files
+from .files import check_image_dir, composed, leads_out, visible_files
 
 Index = dict[str, list[Path]]  # base name -> every file of that name below a folder
 

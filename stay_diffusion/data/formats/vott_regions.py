@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from sys import intern
 
-from stay_diffusion.data.annotations import Box
-from stay_diffusion.data.formats.plain_boxes import Bounds, as_name, box_fault, json_numbers
-from stay_diffusion.data.problems import Problem
+from ..annotations import Box
+from ..problems import Problem
+from .plain_boxes import Bounds, as_name, box_fault, json_numbers
 
 BOUNDS = ("bounds",)  # the place of a region's bounds once they are worked out; no key of JSON
 

@@ -5,27 +5,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stay_diffusion.data.annotations import AnnotationError, Box, EmptySplit, ImageRecord
-from stay_diffusion.data.formats.files import (
-    check_image_dir,
-    check_names,
-    check_stems,
-    copy_image,
-    read_lines,
-    replace_file,
-)
-from stay_diffusion.data.formats.plain_boxes import (
-    NOT_FINITE,
-    UNREADABLE,
-    Bounds,
-    box_fault,
-    numbers,
-    reading,
-    with_product_drawn,
-)
-from stay_diffusion.data.formats.yolo_places import SPLITS, data_set, find_pairs, yaml_file
-from stay_diffusion.data.images import ImageError, image_size
-from stay_diffusion.data.problems import Problem
+from ..annotations import AnnotationError, Box, EmptySplit, ImageRecord
+from ..images import ImageError, image_size
+from ..problems import Problem
+from .files import check_image_dir, check_names, check_stems, copy_image, read_lines, replace_file
+from .plain_boxes import NOT_FINITE, UNREADABLE, Bounds, box_fault, numbers, reading, with_product_drawn
+from .yolo_places import SPLITS, data_set, find_pairs, yaml_file
 
 DIGITS = 5  # of pixels, in reading and writing: ten digits of a share are worth more in the widest of pictures
 

@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from stay_diffusion.data.annotations import AnnotationError, EmptySplit
-from stay_diffusion.data.formats.files import (
+from ..annotations import AnnotationError, EmptySplit
+from ..images import find_pictures
+from ..problems import LEFT_OUT, Problem
+from .files import (
     CLASSES,
     composed,
     leads_out,
@@ -18,9 +20,7 @@ from stay_diffusion.data.formats.files import (
     read_yaml,
     visible_files,
 )
-from stay_diffusion.data.formats.plain_boxes import NOT_FOUND, as_name
-from stay_diffusion.data.images import find_pictures
-from stay_diffusion.data.problems import LEFT_OUT, Problem
+from .plain_boxes import NOT_FOUND, as_name
 
 SPLITS = ("train", "val", "test")
 

@@ -1,0 +1,1 @@
+"""Detectors, and whether generated images help them."""

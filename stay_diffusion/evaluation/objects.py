@@ -1,0 +1,84 @@
+"""What the images of a set show: by the manifest that made them, or by the data set that they belong to."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ..config import DataConfig
+from ..data.annotations import Box
+from ..run import factory
+from .image_set import ImageSet
+
+
+class Shown(NamedTuple):
+    """What an image shows; no `product` where none is known."""
+
+    objects: tuple[Box, ...]
+    product: str | None
+
+
+def with_objects(images: ImageSet, data: DataConfig) -> ImageSet:
+    """The same set with the boxes of each image, in [0, 1] of its sides, and its product.
+
+    Of samples and the real pictures beside them (RESULTS/images) they come from the manifest, of all others from the
+    folder read as a data set (--dataset_mode and the other data flags). ValueError where an image has none of these.
+    """
+    if images.objects is not None:
+        return images
+    folder = Path(images.path)
+    if not folder.is_dir():
+        raise ValueError(f"{images.path}: objects are known of folders, not of files")
+    known = dict(of_manifests(folder))
+    if not known:
+        known = dict(of_data_set(folder, data))
+    places = [Path(item).resolve() for item in images.items]
+    missing = next((place for place in places if place not in known), None)
+    if missing:
+        raise ValueError(f"{missing}: neither a manifest.jsonl nor the annotations in {folder} say what it shows")
+    objects, products = zip(*(known[place] for place in places), strict=True)
+    return replace(images, objects=objects, products=products)
+
+
+def of_manifests(folder: Path) -> Iterator[tuple[Path, Shown]]:
+    """(image, what it shows) of a results folder, of its runs, or of the real pictures in RESULTS/images.
+
+    Of samples made by putting objects into whole pictures: those alone, not what the pictures had before, and nothing
+    of the pictures themselves.
+    """
+    manifests = [*folder.glob("manifest.jsonl"), *folder.glob("run*/manifest.jsonl")]
+    real = folder.name == "images" and not manifests
+    for manifest in [folder.parent / "manifest.jsonl"] if real else manifests:
+        for entry in entries_of(manifest) if manifest.is_file() else ():
+            if real and "source_image" in entry:
+                continue
+            file = Path("images") / f"{entry['stem']}.png" if real else Path(entry["file"])
+            drawn = (each for each in entry["layout"]["objects"] if not each.get("in_source"))
+            boxes = tuple(Box(each["label"], *each["box"]) for each in drawn)
+            yield (manifest.parent / file).resolve(), Shown(boxes, entry["layout"].get("product"))
+
+
+def entries_of(manifest: Path) -> list[dict]:
+    """A manifest's lines; ValueError for one that is none."""
+    found = []
+    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            entry["file"], entry["stem"], entry["layout"]["objects"], entry["source"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{manifest}, line {number}: not a line of a manifest") from None
+        found.append(entry)
+    return found
+
+
+def of_data_set(folder: Path, data: DataConfig) -> Iterator[tuple[Path, Shown]]:
+    """(image, what it shows) of all that a folder's annotations name."""
+    whole = replace(data, data_dir=str(folder), val_fraction=0.0, id_list="")
+    records, _ = factory.read_split(whole, "train", select=True)
+    for record in records:
+        W, H = record.width, record.height
+        if record.boxes and not (W and H):
+            raise ValueError(f"{record.path}: its annotation does not say how large it is")
+        boxes = (Box(box.label, box.x0 / W, box.y0 / H, box.x1 / W, box.y1 / H) for box in record.boxes)
+        yield record.path.resolve(), Shown(tuple(boxes), record.product)

@@ -1,0 +1,51 @@
+"""The real pictures of a split, cut as the model that made the samples saw them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..config import RunConfig
+from ..data.images import to_pil
+from ..layouts.items import from_dataset
+from ..run import factory
+from ..run.checkpoint import config_beside
+from .image_set import ImageSet
+from .objects import entries_of
+
+SPLITS = ("train", "val")
+
+
+def real_pictures(split: str, samples: Path, given: dict) -> ImageSet:
+    """A split's pictures with their objects; the data flags in `given` replace those of the samples' run.
+
+    ValueError where `samples` is no folder of image_sample.py's, or its model is not there any more.
+    """
+    config = config_of(samples, split)
+    typed = {
+        name: value for name, value in factory.over_saved(given, config.data).items() if hasattr(config.data, name)
+    }
+    config = replace(config, data=replace(config.data, **typed))
+    records, _ = factory.read_split(config.data, split)
+    dataset = factory.build_dataset(records, config, augment=False)
+    layouts = from_dataset(dataset)
+    arrays = [np.asarray(to_pil(layout.real().image)) for layout in layouts]
+    return ImageSet(
+        f"{config.data.data_dir} ({split}, as the model saw it)",
+        [array[..., None] if array.ndim == 2 else array for array in arrays],
+        objects=tuple(layout.objects for layout in layouts),
+        products=tuple(layout.product for layout in layouts),
+    )
+
+
+def config_of(samples: Path, split: str) -> RunConfig:
+    """The configuration of the run that made a results folder."""
+    manifests = sorted([*samples.glob("manifest.jsonl"), *samples.glob("run*/manifest.jsonl")])
+    if not manifests:
+        raise ValueError(f"--reference {split}: {samples} is no folder that image_sample.py has made; give a folder")
+    entries = entries_of(manifests[0])
+    weights = Path(entries[0]["checkpoint"]) if entries else samples
+    config = config_beside(weights)
+    if config is None:
+        raise ValueError(f"--reference {split}: no config.json beside {weights}, which made the samples")
+    return config

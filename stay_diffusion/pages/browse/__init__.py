@@ -1,0 +1,1 @@
+"""A page that shows a data set: images, boxes, counts."""

@@ -1,0 +1,1 @@
+"""Objects drawn into whole images."""

@@ -1,0 +1,133 @@
+"""A whole picture while objects are put into it, and how a model sees it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...data.annotations import Box, ImageRecord, Vocabulary
+from ...data.images import Range
+from ...data.native import Native, changed, read_native, seen_by_model
+from ...data.transforms import is_visible, map_boxes
+from ...layouts.items import LayoutItem
+from .windows import Window, margin_of, windows_of
+
+FINE = 4  # pixels of a picture to one of the model's, up to which what is drawn takes the place of all that was there
+
+
+@dataclass(frozen=True)
+class View:
+    """How a model knows pictures: its side S and channels, what S pixels show, and how much makes an object visible."""
+
+    size: int
+    channels: int
+    crop_policy: str
+    min_visible: float
+    value_range: Range | None = None
+
+    def window(self, width: int, height: int) -> tuple[float, float]:
+        """Width and height of a window at the scale that the model was trained on, in pixels of a picture."""
+        if self.crop_policy == "object":
+            return self.size, self.size
+        return (width, height) if self.crop_policy == "resize" else (min(width, height),) * 2
+
+
+@dataclass
+class Canvas:
+    """A picture that objects go into, window after window, and beside it the same one without them.
+
+    `boxes` (N, 4) in pixels are all of its objects; the first `num_before` are in the source already. `drawn` are the
+    places of those that are in the picture, `redrawn` counts windows that were not accepted.
+    """
+
+    item: LayoutItem
+    source: Native
+    boxes: NDArray[np.float64]
+    num_before: int
+    margins: list[int]
+    windows: list[Window]
+    picture: Native
+    good_part: Native
+    drawn: list[int] = field(default_factory=list)
+    redrawn: int = 0
+
+    @classmethod
+    def of(cls, item: LayoutItem, view: View, margin: float) -> "Canvas":
+        source = read_native(item.into.path)
+        height, width = source.shape[:2]
+        boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in item.objects]).reshape(-1, 4) * ((width, height) * 2)
+        num_before = len(item.into.boxes)
+        margins = [margin_of(box, margin) for box in boxes[num_before:]]
+        windows = windows_of(boxes[num_before:], margins, (width, height), view.window(width, height))
+        return cls(item, source, boxes, num_before, margins, windows, source, source, list(range(num_before)))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.source.shape[1], self.source.shape[0]
+
+    def layouts(self, window: Window, view: View, vocabulary: Vocabulary) -> tuple[tuple, tuple]:
+        """What a window is to show, as `Layout.collate` takes it: with its own objects, and without them.
+
+        Those that are in the picture already and are seen in the window belong to both.
+        """
+        own = [self.num_before + place for place in window.objects]
+        boxes = map_boxes(self.boxes, window.area)
+        visible = is_visible(boxes, view.size, view.min_visible)
+        there = [place for place in self.drawn if visible[place]]
+        return self._layout(boxes, [*there, *own], vocabulary), self._layout(boxes, there, vocabulary)
+
+    def _layout(self, boxes: NDArray, places: Sequence[int], vocabulary: Vocabulary) -> tuple[Tensor, Tensor, int]:
+        record = ImageRecord(self.item.into.path, *self.size, product=self.item.product)
+        labels = [vocabulary.label_of(record, self.item.objects[place]) for place in places]
+        return (
+            torch.from_numpy(boxes[list(places)]).float(),
+            torch.tensor(labels, dtype=torch.long),
+            vocabulary.product_of(record),
+        )
+
+    def seen(self, window: Window, view: View) -> Tensor:
+        """A window as the model sees it, (C, S, S) in [-1, 1]."""
+        seen = seen_by_model(self.picture[window.slices], view.channels, view.value_range)
+        return _resized(seen, (view.size, view.size))
+
+    def opacity(self, window: Window) -> NDArray[np.float64]:
+        """How much of a window's pixels is drawn anew; nothing of other objects that are in the picture already."""
+        opacity = window.opacity([self.margins[place] for place in window.objects], self.size)
+        own = [self.num_before + place for place in window.objects]
+        return np.where(window.covered(self.boxes[self.drawn]) & ~window.covered(self.boxes[own]), 0.0, opacity)
+
+    def drawn_into(self, window: Window, image: Tensor, good_part: Tensor | None, view: View) -> "Canvas":
+        """The canvas with what the model has drawn (C, S, S) in a window of the picture, and of the good part."""
+        opacity = self.opacity(window)
+        return replace(
+            self,
+            picture=_painted(self.picture, window, image, opacity, view),
+            good_part=_painted(self.good_part, window, good_part, opacity, view),
+            drawn=[*self.drawn, *(self.num_before + place for place in window.objects)],
+        )
+
+    @property
+    def objects(self) -> tuple[Box, ...]:
+        """What is in the picture, boxes in [0, 1]."""
+        return tuple(self.item.objects[place] for place in sorted(self.drawn))
+
+
+def _painted(native: Native, window: Window, image: Tensor | None, opacity: NDArray, view: View) -> Native:
+    if image is None:
+        return native
+    before = seen_by_model(native[window.slices], view.channels, view.value_range)
+    if max(window.size) > FINE * view.size:  # what the model was too coarse to see stays: the grain of a surface, say
+        before = _resized(_resized(before, (view.size, view.size)), window.size)
+    change = _resized(image.cpu().float(), window.size) - before
+    return changed(native, change * torch.from_numpy(opacity).float(), window.slices, view.value_range)
+
+
+def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic, without aliasing; the same picture where the size is right."""
+    if image.shape[-2:] == size:
+        return image
+    return torch.nn.functional.interpolate(image[None], size=size, mode="bicubic", antialias=True)[0]

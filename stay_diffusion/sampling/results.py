@@ -1,0 +1,244 @@
+"""The results folder: samples, real images, drawn labels, annotations, manifest; written so that a run can continue."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ..data.annotations import Box, ImageRecord, Vocabulary
+from ..data.exports import EXPORTS, LabelledSet, stay
+from ..data.formats import semantic_map
+from ..data.formats.files import CLASSES, link_image
+from ..data.images import to_pil
+from ..data.provenance import text_chunks
+from ..layouts.items import LayoutItem
+from ..run.checkpoint import atomic_write, lock
+from .preview import cell_side, classes_of, contact_sheet, draw_boxes, draw_layout, draw_map, fit, legend
+
+SHEET_IMAGES = 32
+SOMETIMES = ("mask_kind", "guidance_interval")  # settings that are only told where there are such
+DIGITS = 4  # of exported coordinates, in pixels: fewer than any format keeps, so that reading and writing lose nothing
+
+
+class ResultsFolder:
+    """samples/STEM.png, images/STEM.png (the real ones), labels/STEM.png, masks/STEM.png, manifest.jsonl.
+
+    What did not pass the quality gate is in rejected/ and in no labelled set.
+
+    labels/ holds the label maps with their data set's own ids, where there are any, else the layouts drawn.
+
+    An image is done once its line is in the manifest; a folder made with other settings is refused.
+    """
+
+    def __init__(self, path: Path, vocabulary: Vocabulary, rank: int = 0):
+        self.path, self.vocabulary = path, vocabulary
+        self.manifest = path / "manifest.jsonl"
+        self.own = path / f"manifest.{rank}.jsonl" if rank else self.manifest  # what this process adds to
+
+    def done(self, items: Sequence[LayoutItem], settings: dict) -> set[int]:
+        """The indices whose images an earlier run of the same settings and layouts has finished."""
+        entries = self.entries()
+        for entry in entries.values():
+            difference = _first_difference(entry, items, settings)
+            if difference:
+                raise ValueError(f"{self.path}: holds other samples ({difference}); choose another folder or empty it")
+        return {index for index, entry in entries.items() if (self.path / entry["file"]).exists()}
+
+    def entries(self) -> dict[int, dict]:
+        """The manifest by image index, also what other processes have added; a torn last line does not count."""
+        entries = {}
+        for manifest in self._manifests():
+            lines = manifest.read_text(encoding="utf-8").splitlines()
+            for number, line in enumerate(lines, 1):
+                try:
+                    entry = json.loads(line)
+                    entries[entry["index"]] = entry
+                except (ValueError, KeyError, TypeError):
+                    if number < len(lines):
+                        raise ValueError(f"{manifest}, line {number}: not a line of a manifest") from None
+        return entries
+
+    def open(self) -> None:
+        try:
+            for name in ("samples", "images", "labels"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--results_path {self.path}: cannot be made: {error.strerror}") from None
+        lock(self.path)
+        # Rewritten without a torn last line, so that appending starts on a fresh one.
+        self._write_manifest(self.entries())
+
+    def add(
+        self,
+        index: int,
+        item: LayoutItem,
+        image: Image.Image,
+        settings: dict,
+        source_image: Image.Image | None = None,
+        mask: Image.Image | None = None,
+        extra: dict | None = None,
+        objects: Sequence[Box] | None = None,
+        rejected: bool = False,
+    ) -> None:
+        """One finished image of any size, L, RGB or I;16: its pictures first, then its line in the manifest.
+
+        `source_image` is what it was made of, in place of the layout's real picture; `mask` holds the label of each of
+        its pixels; `extra` is what else its line says; `objects` are those of the layout that are in the image, if not
+        all.
+        """
+        entry = {**entry_of(index, item, settings, objects), **({"mask": f"masks/{item.stem}.png"} if mask else {})}
+        entry |= extra or {}
+        if rejected:
+            entry |= {"file": f"rejected/{item.stem}.png", "rejected": True}
+            (self.path / "rejected").mkdir(exist_ok=True)
+        save_png(image, self.path / entry["file"], text_chunks(entry))
+        real = item.real() if item.has_map or source_image is None else None
+        if item.has_map:
+            coding = item.dataset.records[item.index].maps.coding
+            labels = semantic_map.to_image(real.semantic_map[0].numpy(), coding)
+        else:
+            labels = draw_layout(item.objects if objects is None else objects, self.vocabulary.classes, image.size)
+        save_png(labels, self.path / "labels" / f"{item.stem}.png")
+        shown = source_image or (real and to_pil(real.image))
+        if shown:
+            save_png(shown, self.path / "images" / f"{item.stem}.png")
+        if mask:
+            (self.path / "masks").mkdir(exist_ok=True)
+            save_png(mask, self.path / entry["mask"])
+        with open(self.own, "a", encoding="utf-8") as manifest:
+            manifest.write(json.dumps(entry) + "\n")
+
+    def finish(self, items: Sequence[LayoutItem], save_npz: bool, formats: Sequence[str] = ("vott",)) -> None:
+        """The manifest in order, the labels in all `formats`, preview.png and, if asked for, the npz.
+
+        VoTT's are beside the samples; the others have folders of their own, with further names of the samples' files.
+        """
+        entries = self.entries()
+        self._write_manifest(entries)
+        accepted = [index for index in range(len(items)) if not entries[index].get("rejected")]
+        if not accepted:
+            raise ValueError(f"{self.path}: none of the {len(items)} images passed --reject_below and --reject_copies")
+        entries = [entries[index] for index in accepted]
+        items = [replace(items[e["index"]], objects=objects_of(e)) for e in entries]
+        data = self._labelled(items, entries)
+        for name in formats:
+            in_place = name == "vott"
+            folder = self.path / ("samples" if in_place else name)
+            EXPORTS[name](data, folder, stay if in_place else link_image)
+        if any("mask" in entry for entry in entries):
+            text = "".join(f"{name}\n" for name in self.vocabulary.classes)
+            atomic_write(self.path / "masks" / CLASSES, lambda file: file.write(text.encode()))
+        save_png(self._sheet(items[:SHEET_IMAGES], entries[:SHEET_IMAGES]), self.path / "preview.png")
+        if save_npz:
+            images = [np.asarray(Image.open(self.path / f"samples/{item.stem}.png")) for item in items]
+            if len({image.shape for image in images}) > 1:
+                raise ValueError("--save_npz True: the samples are of several sizes; one array cannot hold them")
+            images = np.stack(images)
+            images = images[..., None] if images.ndim == 3 else images  # N H W C
+            name = f"samples_{'x'.join(str(n) for n in images.shape)}.npz"
+            atomic_write(self.path / name, lambda file: np.savez(file, arr_0=images))
+
+    def _labelled(self, items: Sequence[LayoutItem], entries: Sequence[dict]) -> LabelledSet:
+        """The samples with their boxes in pixels, clipped to the picture, and the masks of those boxes."""
+        records, masks = [], []
+        for item, entry in zip(items, entries, strict=True):
+            path = self.path / "samples" / f"{item.stem}.png"
+            W, H = Image.open(path).size
+            clipped = [_clipped(box, W, H) for box in item.objects]
+            seen = [i for i, box in enumerate(clipped) if box.x0 < box.x1 and box.y0 < box.y1]
+            records.append(ImageRecord(path, W, H, tuple(clipped[i] for i in seen), item.product))
+            codes = entry.get("masks")
+            masks.append(codes and [codes[i] for i in seen])
+        complete = any(masks) and all(masks[i] or not record.boxes for i, record in enumerate(records))
+        weak = [codes or [] for codes in masks] if complete else None
+        return LabelledSet(records, self.vocabulary, "samples", weak_masks=weak)
+
+    def _sheet(self, items: Sequence[LayoutItem], entries: Sequence[dict]) -> Image.Image:
+        rows, captions, seen, classes = [], [], set(), self.vocabulary.classes
+        side = cell_side(Image.open(self.path / f"samples/{item.stem}.png") for item in items)
+        for item, entry in zip(items, entries, strict=True):
+            sample = Image.open(self.path / f"samples/{item.stem}.png")
+            if item.is_map:
+                real = item.real()
+                labels = real.semantic_map[0].numpy()
+                cells = [fit(sample, side), draw_map(labels, classes, side), fit(to_pil(real.image), side)]
+                seen |= classes_of(labels, classes)
+            else:
+                cells = [fit(sample, side), draw_boxes(sample, item.objects, classes, side)]
+                real = self.path / f"images/{item.stem}.png"
+                if real.exists():
+                    cells.append(draw_boxes(Image.open(real), item.objects, classes, side))
+                seen |= {box.label for box in item.objects}
+            rows.append(cells)
+            origin = "source" if "source_image" in entry else "real"
+            what = f"sample, map, {origin}" if item.is_map else f"sample, with boxes, {origin}"
+            captions.append(f"{item.stem} {item.product or ''}: {what}"[: 28 * len(cells)])
+        return contact_sheet(rows, captions, legend(seen, classes), columns=3)
+
+    def _manifests(self) -> list[Path]:
+        return [path for path in (self.manifest, *sorted(self.path.glob("manifest.*.jsonl"))) if path.exists()]
+
+    def _write_manifest(self, entries: dict[int, dict]) -> None:
+        parts = [path for path in self._manifests() if path != self.manifest]
+        text = "".join(json.dumps(entries[index]) + "\n" for index in sorted(entries))
+        atomic_write(self.manifest, lambda file: file.write(text.encode()))
+        for part in parts:
+            part.unlink()
+
+
+def entry_of(index: int, item: LayoutItem, settings: dict, drawn: Sequence[Box] | None = None) -> dict:
+    """A manifest line: which image, from which layout, with which settings.
+
+    Of a layout of which not all is drawn, "asked" holds the whole.
+    """
+    num_before = len(item.into.boxes) if item.into else 0
+    entry = {
+        "index": index,
+        "stem": item.stem,
+        "file": f"samples/{item.stem}.png",
+        "layout": _layout_of(item.product, item.objects if drawn is None else drawn, num_before),
+        "source": item.source,
+        **({"source_image": str(item.into.path.resolve())} if item.into else {}),
+        **settings,
+    }
+    is_whole = drawn is None or len(drawn) == len(item.objects)
+    return entry if is_whole else {**entry, "asked": _layout_of(item.product, item.objects, num_before)}
+
+
+def _layout_of(product: str | None, objects: Sequence[Box], num_before: int) -> dict:
+    lines = [{"label": b.label, "box": [b.x0, b.y0, b.x1, b.y1]} for b in objects]
+    for there in lines[:num_before]:
+        there["in_source"] = True  # as it was: nobody drew it
+    return {"product": product, "objects": lines}
+
+
+def objects_of(entry: dict) -> tuple[Box, ...]:
+    """The objects in the image of a manifest line."""
+    return tuple(Box(each["label"], *each["box"]) for each in entry["layout"]["objects"])
+
+
+def save_png(image: Image.Image, path: Path, text: PngInfo | None = None) -> None:
+    atomic_write(path, lambda file: image.save(file, format="png", pnginfo=text))
+
+
+def _clipped(box: Box, width: int, height: int) -> Box:
+    """A box in [0, 1] in pixels, what is outside of the picture cut off."""
+    x0, x1 = (round(min(max(x, 0), 1) * width, DIGITS) for x in (box.x0, box.x1))
+    y0, y1 = (round(min(max(y, 0), 1) * height, DIGITS) for y in (box.y0, box.y1))
+    return Box(box.label, x0, y0, x1, y1)
+
+
+def _first_difference(entry: dict, items: Sequence[LayoutItem], settings: dict) -> str:
+    index = entry["index"]
+    if index >= len(items):
+        return f"image {index}, beyond the {len(items)} asked for"
+    entry = {**entry, "layout": entry.get("asked", entry.get("layout"))}
+    expected = json.loads(json.dumps(entry_of(index, items[index], settings)))
+    for key in (*expected, *SOMETIMES):
+        if key not in ("checkpoint", "source", "file") and entry.get(key) != expected.get(key):
+            return f"{key} of image {index} is {entry.get(key)!r}, now {expected.get(key)!r}"[:300]
+    return ""

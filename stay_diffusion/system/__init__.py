@@ -1,0 +1,1 @@
+"""The machine around a run: launchers, processes, devices, locks and remote storage."""
