@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-
 from stay_diffusion.config import DataConfig
 from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.evaluation.features.degradations import blurred

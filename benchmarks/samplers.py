@@ -23,21 +23,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from measuring import AT_LEAST, Row, in_turn, ratio
+from sample_sets import halves, run, write_set
+from subjects import NETWORKS, SCALE, Sampling, prepared, wait_for
 
-ROOT = Path(__file__).resolve().parents[1]
-
-from measuring import AT_LEAST, Row, in_turn, ratio  # noqa: E402
-from sample_sets import halves, run, write_set  # noqa: E402
-from subjects import NETWORKS, SCALE, Sampling, prepared, wait_for  # noqa: E402
-
-from stay_diffusion.commands.evaluate import EvaluateConfig
-from stay_diffusion.commands.evaluate import measure as figures_of
 from stay_diffusion.config import RunConfig, SampleConfig
 from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace
 from stay_diffusion.diffusion.guidance import classifier_free, within_interval
 from stay_diffusion.diffusion.samplers import SAMPLERS
 from stay_diffusion.evaluation.comparison import Comparison
 from stay_diffusion.evaluation.features.extractor import OFF
+from stay_diffusion.evaluation.measure import measure as figures_of
+from stay_diffusion.evaluation.options import EvaluateConfig
 from stay_diffusion.layouts.items import LayoutItem, from_file
 from stay_diffusion.quality.run_gate import NAME as GATE
 from stay_diffusion.quality.run_gate import gate_of_run

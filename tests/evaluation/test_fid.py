@@ -16,12 +16,11 @@ from PIL import Image
 if importlib.util.find_spec("torch_fidelity") is None:
     pytest.skip("torch-fidelity is not installed: pip install 'stay-diffusion[eval]'", allow_module_level=True)
 
-EVALUATIONS = Path(__file__).resolve().parents[2] / "evaluations"
-
-
 from stay_diffusion.commands import fid as script
 from stay_diffusion.evaluation import image_set
 from stay_diffusion.evaluation.features import inception
+
+EVALUATIONS = Path(__file__).resolve().parents[2] / "evaluations"
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
