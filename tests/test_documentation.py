@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from stay_diffusion import commands
 from stay_diffusion.commands import (
     browse,
     check,
@@ -17,6 +18,7 @@ from stay_diffusion.commands import (
     nll,
     profile,
 )
+from stay_diffusion.commands.completion import parser_of
 from stay_diffusion.config import RunConfig, SampleRun, flags
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,18 +27,18 @@ PAGES += sorted((ROOT / "datasets").glob("*.md"))
 OF_LAUNCHERS = {"--nodes", "--nnodes", "--node", "--nproc", "--master", "--rdzv", "--gpus", "--gpu"}
 OF_LAUNCHERS |= {"--signal", "--requeue", "--shutdown"}  # each up to its second hyphen
 CONFIGS = {
-    "scripts/image_train.py": RunConfig,
-    "scripts/image_sample.py": SampleRun,
-    "evaluations/nll.py": nll.NllRun,
-    "evaluations/evaluate.py": evaluate.EvaluateRun,
-    "evaluations/train_features.py": features.FeaturesRun,
-    "evaluations/train_detector.py": detector.TrainDetector,
-    "evaluations/detector_gain.py": gain.DetectorGain,
-    "scripts/import_weights.py": import_weights.ImportRun,
-    "scripts/check_data.py": check.CheckRun,
-    "scripts/browse_data.py": browse.BrowseRun,
-    "scripts/merge_datasets.py": merge.MergeRun,
-    "scripts/profile_step.py": profile.ProfileRun,
+    "train": RunConfig,
+    "sample": SampleRun,
+    "nll": nll.NllRun,
+    "evaluate": evaluate.EvaluateRun,
+    "features": features.FeaturesRun,
+    "detector": detector.TrainDetector,
+    "gain": gain.DetectorGain,
+    "import-weights": import_weights.ImportRun,
+    "check": check.CheckRun,
+    "browse": browse.BrowseRun,
+    "merge": merge.MergeRun,
+    "profile": profile.ProfileRun,
 }
 
 
@@ -49,9 +51,10 @@ def code_of(page: Path) -> str:
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """The words after `python` of every command line that runs a script."""
+    """The words after `python` of every line that runs a script; `stay-diffusion NAME` stays as it is."""
     interpreter = r"(?:(?:(?:mpiexec|srun) .*?)?python3? (?!-)|torchrun .*?(?=\w+/\w+\.py ))"
     found = re.findall(rf"^(?:\$ )?(?:\w+=\S+ )*{interpreter}(.+)$", code_of(page), flags=re.MULTILINE)
+    found += re.findall(r"^(?:\$ )?(?:mpiexec .*?)?(stay-diffusion .+)$", code_of(page), flags=re.MULTILINE)
     return [shlex.split(line, comments=True) for line in found]
 
 
@@ -60,11 +63,16 @@ COMMANDS = [
 ]
 
 
+def command_of(script: Path) -> str | None:
+    """The name of the command that a script stands for."""
+    found = re.search(r'run\("([\w-]+)"', script.read_text())
+    return found[1] if found else None
+
+
 def own_flags(script: Path) -> set[str]:
     """The flags that a script, or the command it stands for, declares by itself."""
-    name = re.search(r'run\("([\w-]+)"', script.read_text())
-    if name:
-        script = ROOT / "stay_diffusion/commands" / f"{name[1].replace('-', '_')}.py"
+    if name := command_of(script):
+        return set(parser_of(name)._option_string_actions)
     return {
         node.args[0].value
         for node in ast.walk(ast.parse(script.read_text()))
@@ -75,12 +83,19 @@ def own_flags(script: Path) -> set[str]:
 @pytest.mark.parametrize("words", COMMANDS)
 def test_a_documented_command_parses(words, monkeypatch):
     monkeypatch.chdir(ROOT)
-    script, *arguments = words
-    assert Path(script).is_file()
-    if script in CONFIGS:
-        flags.parse(CONFIGS[script], "", arguments)
+    first, *arguments = words
+    if first == "stay-diffusion":
+        name, *arguments = arguments
+        assert name in ("--help", *commands.COMMANDS)
     else:
-        assert {word.split("=")[0] for word in arguments if word.startswith("--")} <= own_flags(Path(script))
+        assert Path(first).is_file()
+        name = command_of(Path(first))
+    if name in CONFIGS:
+        if "--help" not in arguments:
+            flags.parse(CONFIGS[name], "", arguments)
+    elif name != "--help":
+        known = set(parser_of(name)._option_string_actions) if name else own_flags(Path(first))
+        assert {word.split("=")[0] for word in arguments if word.startswith("--")} <= known
 
 
 def test_the_documentation_shows_how_to_train_and_to_sample():

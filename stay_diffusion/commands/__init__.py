@@ -3,7 +3,6 @@
 import importlib
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 PROGRAM = "stay-diffusion"
@@ -45,6 +44,7 @@ COMMANDS = {
     "detector": Command("Detector", "train a detector on real and generated images"),
     "score": Command("Detector", "score a detector on a data set by COCO's metrics"),
     "gain": Command("Detector", "measure whether generated images help a detector", resumes=True),
+    "completion": Command("Shell", "print a script that completes commands and flags in a shell"),
 }
 
 
@@ -84,5 +84,5 @@ def main() -> NoReturn:
         hint = f"; did you mean {near[0]}?" if near else f"; {PROGRAM} --help lists them"
         print(f"{PROGRAM}: error: no command {words[0]}{hint}", file=sys.stderr)
         sys.exit(2)
-    sys.argv = [f"{Path(sys.argv[0]).parent / PROGRAM} {words[0]}", *words[1:]]
+    sys.argv = [f"{PROGRAM} {words[0]}", *words[1:]]
     run(words[0])

@@ -201,18 +201,6 @@ def test_a_whole_number_in_a_file_is_good_for_a_float_option(tmp_path):
     assert flags.load(tmp_path / "mine.json").train.grad_clip == 2.0
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help_imports_nothing_heavy(script, tmp_path):
-    code = f"""
-import sys
-from stay_diffusion.commands import main
-sys.argv = ["stay-diffusion", "{script}", "--help"]
-try: main()
-except SystemExit: pass
-"""
-    assert not loaded_modules(code, tmp_path) & set(HEAVY)
-
-
 def test_training_and_sampling_import_no_package_of_the_evaluations(tmp_path):
     code = "import stay_diffusion.training.train_loop, stay_diffusion.training.validation, stay_diffusion.run.factory"
     code += ", stay_diffusion.sampling.training_preview"
