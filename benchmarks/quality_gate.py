@@ -16,6 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from scipy.stats import mannwhitneyu
 
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
 from stay_diffusion.data import transforms
-from stay_diffusion.data.annotations import Box, ImageRecord
+from stay_diffusion.data.annotations import Box, ImageRecord, boxes_array
 from stay_diffusion.data.images import read_image
 from stay_diffusion.quality.examples import meets
 from stay_diffusion.quality.gate import QualityGate
@@ -50,7 +51,7 @@ def real(case: Case, rng: Rng) -> Case:
 
 def moved(case: Case, rng: Rng) -> Case:
     """Every box to a random place that meets none of the old ones."""
-    drawn = np.array([(box.x0, box.y0, box.x1, box.y1) for box in case.boxes])
+    drawn = boxes_array(case.boxes)
     places = []
     for label, size in zip((box.label for box in case.boxes), drawn[:, 2:] - drawn[:, :2], strict=True):
         for _ in range(TRIES):
@@ -66,9 +67,7 @@ def wrong(classes: tuple[str, ...]) -> Callable[[Case, Rng], Case]:
     def other(label: str, rng: Rng) -> str:
         return rng.choice([name for name in classes if name != label]).item()
 
-    return lambda case, rng: Case(
-        case.image, [Box(other(box.label, rng), box.x0, box.y0, box.x1, box.y1) for box in case.boxes]
-    )
+    return lambda case, rng: Case(case.image, [replace(box, label=other(box.label, rng)) for box in case.boxes])
 
 
 def changed(change: Callable[[np.ndarray, Rng], np.ndarray]) -> Callable[[Case, Rng], Case]:
@@ -107,7 +106,7 @@ def whole(case: Case, size: int, rng: Rng) -> Iterator[Case]:
 def windows(case: Case, size: int, rng: Rng) -> Iterator[Case]:
     """A window of the network's size around each box, with that box alone."""
     for box in case.boxes:
-        edges = np.array([[box.x0, box.y0, box.x1, box.y1]])
+        edges = box.array()[None]
         x0, y0, x1, y1 = map(round, transforms.around_object(*case.image.size, edges, size, rng))
         inside = Box(box.label, box.x0 - x0, box.y0 - y0, box.x1 - x0, box.y1 - y0)
         yield Case(case.image.crop((x0, y0, x1, y1)), [inside])
@@ -122,8 +121,9 @@ def scored(gate: QualityGate, cases: list[Case], plant, view: str, size: int) ->
     for case in cases:
         for seen in VIEWS[view](plant(case, rng), size, rng):
             W, H = seen.image.size
-            boxes = [Box(b.label, b.x0 / W, b.y0 / H, b.x1 / W, b.y1 / H) for b in seen.boxes]
-            for box in boxes:  # one by one, so that similarities are those of boxes
+            for box in (
+                box.relative(W, H) for box in seen.boxes
+            ):  # one by one, so that similarities are those of boxes
                 quality = gate.score(seen.image, [box])
                 scores.append(quality.score)
                 similar.append(quality.copy.similarity)

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from stay_diffusion.config import RunConfig
-from stay_diffusion.data.annotations import Box, ImageRecord
+from stay_diffusion.data.annotations import ImageRecord, label_boxes
 from stay_diffusion.data.images import to_pil
 from stay_diffusion.layouts.items import LayoutItem
 from stay_diffusion.quality.run_gate import NAME as GATE
@@ -154,8 +154,7 @@ def windows(records: list[ImageRecord], config: RunConfig, num: int) -> Iterator
     for number in range(num):
         look, index = divmod(number, len(records))
         image, boxes, labels, product, _ = dataset.sample(index, look)
-        pairs = zip(boxes.tolist(), labels.tolist(), strict=True)
-        objects = tuple(Box(names.classes[label - 1], *box) for box, label in pairs)
+        objects = label_boxes(boxes, labels, names.classes)
         stem = f"{records[index].stem}_{look}"
         product = names.products[product - 1] if product > 0 else None
         yield LayoutItem(stem, product, objects, str(records[index].path)), to_pil(image)

@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from ..config import RunConfig
-from ..data.annotations import Box, Vocabulary
+from ..data.annotations import RelativeBox, Vocabulary
 from ..quality.gate import QualityGate
 from ..quality.run_gate import gate_of_run
 from ..quality.scores import ImageQuality
@@ -44,7 +44,7 @@ def score_all(folder: Path, entries: list[dict], gate: QualityGate) -> list[Imag
     """What the gate says of each image, with its good part where there is one."""
     found = []
     for entry in entries:
-        objects = [Box(o["label"], *o["box"]) for o in entry["layout"]["objects"] if not o.get("in_source")]
+        objects = [RelativeBox(o["label"], *o["box"]) for o in entry["layout"]["objects"] if not o.get("in_source")]
         twin = twin_of(folder, entry)
         found.append(gate.score(opened(folder / entry["file"]), objects, twin and opened(twin)))
     return found

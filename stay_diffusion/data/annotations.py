@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from .codings import Coding
 
 # A box whose edges all lie within this share of the side from the picture's edges covers the whole picture.
@@ -20,18 +23,51 @@ class EmptySplit(AnnotationError):
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
-    """One labelled rectangle, x0 y0 x1 y1 in pixels of the upright image, origin top-left."""
-
+class _Rectangle:
     label: str
     x0: float
     y0: float
     x1: float
     y1: float
 
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        return self.x0, self.y0, self.x1, self.y1
+
+    def array(self) -> NDArray[np.float64]:
+        """The edges x0 y0 x1 y1, (4,)."""
+        return np.array(self.edges, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Box(_Rectangle):
+    """One labelled rectangle, x0 y0 x1 y1 in pixels of the upright image, origin top-left."""
+
+    def relative(self, width: float, height: float) -> "RelativeBox":
+        return RelativeBox(self.label, self.x0 / width, self.y0 / height, self.x1 / width, self.y1 / height)
+
     def covers(self, width: int, height: int) -> bool:
         dx, dy = WHOLE_IMAGE_TOLERANCE * width, WHOLE_IMAGE_TOLERANCE * height
         return self.x0 <= dx and self.y0 <= dy and self.x1 >= width - dx and self.y1 >= height - dy
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeBox(_Rectangle):
+    """One labelled rectangle, x0 y0 x1 y1 in shares of the image's width and height; beyond [0, 1] is outside."""
+
+    def pixels(self, width: float, height: float) -> Box:
+        return Box(self.label, self.x0 * width, self.y0 * height, self.x1 * width, self.y1 * height)
+
+
+def boxes_array(boxes: Iterable[Box] | Iterable[RelativeBox]) -> NDArray[np.float64]:
+    """The edges of boxes, (N, 4), in their unit."""
+    return np.array([box.edges for box in boxes], dtype=np.float64).reshape(-1, 4)
+
+
+def label_boxes(boxes: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> tuple[RelativeBox, ...]:
+    """Boxes (N, 4) in shares of the sides with the names of their labels (N,), from 1 on."""
+    pairs = zip(np.asarray(boxes).tolist(), np.asarray(labels).tolist(), strict=True)
+    return tuple(RelativeBox(classes[label - 1], *edges) for edges, label in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +96,10 @@ class ImageRecord:
     @property
     def stem(self) -> str:
         return self.path.stem
+
+    @property
+    def relative_boxes(self) -> tuple[RelativeBox, ...]:
+        return tuple(box.relative(self.width, self.height) for box in self.boxes)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def _objects(record: ImageRecord, vocabulary: Vocabulary, use_instances: bool):
         boxes, labels = semantic_map.objects(maps, record.maps.coding, use_instances)
         return boxes.tolist(), [vocabulary.classes[label - 1] for label in labels], maps.labels.shape[::-1]
     size = (record.width, record.height) if record.width else image_size(record.path)
-    return [(b.x0, b.y0, b.x1, b.y1) for b in record.boxes], [b.label for b in record.boxes], size
+    return [box.edges for box in record.boxes], [b.label for b in record.boxes], size
 
 
 def _of_another_size(record: ImageRecord, size: tuple[int, int], annotated: tuple[int, int]) -> Problem:

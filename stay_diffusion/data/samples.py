@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from . import transforms
-from .annotations import AnnotationError, ImageRecord, Vocabulary
+from .annotations import AnnotationError, ImageRecord, Vocabulary, boxes_array
 from .formats import semantic_map
 from .images import Picture, Range, image_size, read_picture, to_tensor
 
@@ -186,7 +186,7 @@ class LayoutDataset(Dataset):
             if index not in self._found:
                 self._found[index] = semantic_map.objects(maps, record.maps.coding, self.use_instances)
             return self._found[index]
-        boxes = np.array([(box.x0, box.y0, box.x1, box.y1) for box in record.boxes])
+        boxes = boxes_array(record.boxes)
         return boxes, np.array([self.vocabulary.label_of(record, box) for box in record.boxes], dtype=np.int64)
 
     def _cut_maps(self, maps: semantic_map.Maps, cut: transforms.Cut) -> Tensor:

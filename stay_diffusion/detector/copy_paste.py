@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..config import DataConfig
-from ..data.annotations import Box, ImageRecord, Vocabulary
+from ..data.annotations import ImageRecord, Vocabulary, label_boxes
 from ..data.datasets import DATASETS
 from ..data.images import find_pictures, to_pil, to_tensor
 from ..layouts.items import LayoutItem
@@ -65,8 +65,8 @@ class Plan:
         own, width_height = self.host.example, self.host.example.picture().size
         boxes = np.concatenate([own.boxes, *(paste.box[None] for paste in self.pastes)]) / np.tile(width_height, 2)
         labels = [*own.labels, *(paste.donor.example.labels[paste.place] for paste in self.pastes)]
-        objects = (Box(vocabulary.classes[label - 1], *box) for box, label in zip(boxes.tolist(), labels, strict=True))
-        return LayoutItem(f"copy_paste_{index:05d}", self.host.product, tuple(objects), "copy_paste")
+        objects = label_boxes(boxes, labels, vocabulary.classes)
+        return LayoutItem(f"copy_paste_{index:05d}", self.host.product, objects, "copy_paste")
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import DataConfig
-from ..data.annotations import ImageRecord, Vocabulary
+from ..data.annotations import ImageRecord, Vocabulary, boxes_array
 from ..data.formats import semantic_map
 from ..data.images import read_picture
 from ..run import factory
@@ -95,7 +95,7 @@ def _example(record: ImageRecord, vocabulary: Vocabulary, data: DataConfig) -> E
         boxes, labels = semantic_map.objects(maps, record.maps.coding, use_instances=True)
         height, width = maps.labels.shape
     else:
-        boxes = np.array([(box.x0, box.y0, box.x1, box.y1) for box in record.boxes]).reshape(-1, 4)
+        boxes = boxes_array(record.boxes)
         labels = np.array([vocabulary.label_of(record, box) for box in record.boxes], dtype=np.int64)
         width, height = record.width, record.height
     if width and height:

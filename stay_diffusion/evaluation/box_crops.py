@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..data.annotations import Box
+from ..data.annotations import RelativeBox
 from ..data.images import Range, converted, read_picture
-from ..quality.crops import RIM, SIDE, cut, pixels_of
+from ..quality.crops import RIM, SIDE, cut
 from .image_set import ImageSet, Item
 
 LEAST_PIXELS = 1.0  # each way, of what the picture shows of a box
@@ -41,7 +41,7 @@ def box_crops(images: ImageSet, channels: int, value_range: Range | None = None)
     for place, (item, boxes) in enumerate(zip(images.items, images.objects, strict=True)):
         picture = opened(item, channels, value_range) if boxes else None
         for box in seen(boxes, picture.size if boxes else (0, 0)):
-            found.append(torch.from_numpy(cut(picture, pixels_of(box, picture.size), channels).pixels.copy()))
+            found.append(torch.from_numpy(cut(picture, box.pixels(*picture.size).edges, channels).pixels.copy()))
             labels.append(box.label)
             places.append(place)
     if not found:
@@ -50,10 +50,10 @@ def box_crops(images: ImageSet, channels: int, value_range: Range | None = None)
     return BoxCrops(torch.stack(found).view(-1, channels, P, P), tuple(labels), np.array(places))
 
 
-def seen(boxes: Sequence[Box], size: tuple[int, int]) -> Iterator[Box]:
+def seen(boxes: Sequence[RelativeBox], size: tuple[int, int]) -> Iterator[RelativeBox]:
     """The boxes of which the picture shows a pixel, in an order that is not the annotations'."""
-    for box in sorted(boxes, key=lambda box: (box.label, box.x0, box.y0, box.x1, box.y1)):
-        x0, y0, x1, y1 = pixels_of(box, size)
+    for box in sorted(boxes, key=lambda box: (box.label, *box.edges)):
+        x0, y0, x1, y1 = box.pixels(*size).edges
         sides = min(x1, size[0]) - max(x0, 0), min(y1, size[1]) - max(y0, 0)
         if min(sides) >= LEAST_PIXELS:
             yield box

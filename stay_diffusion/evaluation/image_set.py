@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..data.annotations import Box
+from ..data.annotations import RelativeBox
 from ..data.images import FORMATS, IMAGE_SUFFIXES, read_image, to_pil, to_tensor
 from ..data.images import image_size as size_of
 from ..quality import crops
@@ -68,7 +68,7 @@ class ImageSet:
     runs: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     looks: tuple[Look, ...] = ()
-    objects: tuple[tuple[Box, ...], ...] | None = None
+    objects: tuple[tuple[RelativeBox, ...], ...] | None = None
     products: tuple[str | None, ...] | None = None
 
 

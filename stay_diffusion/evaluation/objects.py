@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..config import DataConfig
-from ..data.annotations import Box
+from ..data.annotations import RelativeBox
 from ..run import factory
 from .image_set import ImageSet
 
@@ -15,7 +15,7 @@ from .image_set import ImageSet
 class Shown(NamedTuple):
     """What an image shows; no `product` where none is known."""
 
-    objects: tuple[Box, ...]
+    objects: tuple[RelativeBox, ...]
     product: str | None
 
 
@@ -55,7 +55,7 @@ def of_manifests(folder: Path) -> Iterator[tuple[Path, Shown]]:
                 continue
             file = Path("images") / f"{entry['stem']}.png" if real else Path(entry["file"])
             drawn = (each for each in entry["layout"]["objects"] if not each.get("in_source"))
-            boxes = tuple(Box(each["label"], *each["box"]) for each in drawn)
+            boxes = tuple(RelativeBox(each["label"], *each["box"]) for each in drawn)
             yield (manifest.parent / file).resolve(), Shown(boxes, entry["layout"].get("product"))
 
 
@@ -77,8 +77,6 @@ def of_data_set(folder: Path, data: DataConfig) -> Iterator[tuple[Path, Shown]]:
     whole = replace(data, data_dir=str(folder), val_fraction=0.0, id_list="")
     records, _ = factory.read_split(whole, "train", select=True)
     for record in records:
-        W, H = record.width, record.height
-        if record.boxes and not (W and H):
+        if record.boxes and not (record.width and record.height):
             raise ValueError(f"{record.path}: its annotation does not say how large it is")
-        boxes = (Box(box.label, box.x0 / W, box.y0 / H, box.x1 / W, box.y1 / H) for box in record.boxes)
-        yield record.path.resolve(), Shown(tuple(boxes), record.product)
+        yield record.path.resolve(), Shown(record.relative_boxes, record.product)

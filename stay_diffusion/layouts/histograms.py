@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.annotations import boxes_array
 from .items import LayoutItem
 
 # The same for every set, so that two can be laid over each other.
@@ -25,7 +26,7 @@ def histograms(layouts: Sequence[LayoutItem]) -> dict:
      "centres": [8 rows of 8 ints], boxes whose centre lies in that cell of the picture, rows from top to bottom}
     """
     boxes = [box for layout in layouts for box in layout.objects]
-    edges = np.array([(box.x0, box.y0, box.x1, box.y1) for box in boxes]).reshape(-1, 4).clip(0, 1)
+    edges = boxes_array(boxes).clip(0, 1)
     sides, centres = edges[:, 2:] - edges[:, :2], (edges[:, :2] + edges[:, 2:]) / 2
     places, _, _ = np.histogram2d(centres[:, 1], centres[:, 0], bins=CELLS, range=((0, 1), (0, 1)))
     return {

@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.annotations import AnnotationError, Box, ImageRecord, Vocabulary, assign_products
+from ..data.annotations import (
+    AnnotationError,
+    ImageRecord,
+    RelativeBox,
+    Vocabulary,
+    assign_products,
+    boxes_array,
+    label_boxes,
+)
 from ..data.formats import vott
 from ..data.layout import UNKNOWN_PRODUCT
 from ..data.samples import LayoutDataset, Sample
@@ -18,7 +26,7 @@ from ..data.samples import LayoutDataset, Sample
 
 @dataclass(frozen=True)
 class LayoutItem:
-    """One picture to make: its name, product, and objects as boxes in [0, 1] of the picture's sides.
+    """One picture to make: its name, product, and objects in shares of its sides.
 
     `source` says where the layout comes from; `dataset` and `index` where its real picture is, if there is one; `into`
     is the picture that the objects are to be put into: those that it has already come first.
@@ -26,7 +34,7 @@ class LayoutItem:
 
     stem: str
     product: str | None
-    objects: tuple[Box, ...]
+    objects: tuple[RelativeBox, ...]
     source: str
     dataset: LayoutDataset | None = None
     index: int = 0
@@ -48,7 +56,7 @@ class LayoutItem:
     def tensors(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, int, Tensor | None]:
         """Boxes (n, 4), labels (n,), product and semantic map, as `Layout.collate` takes them."""
         record = ImageRecord(Path(self.source), 1, 1, self.objects, self.product)
-        boxes = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in self.objects]).reshape(-1, 4)
+        boxes = torch.from_numpy(boxes_array(self.objects)).float()
         labels = torch.tensor([vocabulary.label_of(record, box) for box in self.objects], dtype=torch.long)
         return boxes, labels, vocabulary.product_of(record), self.real().semantic_map if self.has_map else None
 
@@ -59,9 +67,7 @@ def from_dataset(dataset: LayoutDataset, most: int = 0) -> list[LayoutItem]:
     items = []
     for index, record in enumerate(dataset.records[: most or None]):
         _, boxes, labels, product, _ = dataset.sample(index, epoch=0)
-        objects = tuple(
-            Box(names.classes[label - 1], *box) for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)
-        )
+        objects = label_boxes(boxes, labels, names.classes)
         product_name = None if product == UNKNOWN_PRODUCT else names.products[product - 1]
         items.append(LayoutItem(record.stem, product_name, objects, str(record.path), dataset, index))
     return items
@@ -117,9 +123,7 @@ def _from_vott(path: Path, vocabulary: Vocabulary) -> list[LayoutItem]:
     records, _ = vott.read(path, require_images=False)
     items = []
     for record in assign_products(records, vocabulary.products):
-        W, H = record.width, record.height
-        objects = tuple(Box(b.label, b.x0 / W, b.y0 / H, b.x1 / W, b.y1 / H) for b in record.boxes)
-        items.append(LayoutItem(record.stem, record.product, objects, str(path)))
+        items.append(LayoutItem(record.stem, record.product, record.relative_boxes, str(path)))
     return items
 
 
@@ -136,7 +140,7 @@ def _from_lines(path: Path) -> list[LayoutItem]:
             entry = json.loads(line)
             layout = entry.get("layout", entry)
             drawn = [each for each in layout["objects"] if not each.get("in_source")]
-            objects = tuple(Box(each["label"], *(float(x) for x in each["box"])) for each in drawn)
+            objects = tuple(RelativeBox(each["label"], *(float(x) for x in each["box"])) for each in drawn)
             stem, product = str(entry.get("stem", f"layout{number:05d}")), layout.get("product")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise AnnotationError(
@@ -148,9 +152,9 @@ def _from_lines(path: Path) -> list[LayoutItem]:
         for box in objects:
             inside = box.x0 < min(box.x1, 1) and box.y0 < min(box.y1, 1) and min(box.x1, box.y1) > 0
             # Objects may be cut by the border; numbers far beyond it are pixels by mistake.
-            if not (inside and all(-1 <= edge <= 2 for edge in (box.x0, box.y0, box.x1, box.y1))):
+            if not (inside and all(-1 <= edge <= 2 for edge in box.edges)):
                 raise AnnotationError(
-                    f"{path}, line {number}: box {[box.x0, box.y0, box.x1, box.y1]} of {box.label!r} is empty or "
+                    f"{path}, line {number}: box {list(box.edges)} of {box.label!r} is empty or "
                     "outside the picture (x0 y0 x1 y1 in [0, 1])"
                 )
         items.append(LayoutItem(stem, product, objects, str(path)))

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.annotations import Box, Vocabulary
+from ..data.annotations import RelativeBox, Vocabulary, label_boxes
 from .items import LayoutItem
 from .places import Kind, ObjectPlaces, overlap
 from .plan import BalancedPlan, DataPlan
@@ -70,7 +70,7 @@ class LayoutSampler:
         product: str | None = None,
         there: NDArray = NOTHING,
         prefer: Prefer | None = None,
-    ) -> tuple[str | None, tuple[Box, ...]]:
+    ) -> tuple[str | None, tuple[RelativeBox, ...]]:
         """Layout `index` for a picture of `size`, width and height in pixels: its product and boxes in [0, 1] of it.
 
         Objects keep their size in pixels; without `size` the picture is as large as the one of the data that the layout
@@ -91,14 +91,13 @@ class LayoutSampler:
         of = pictures[picture]
         drawn = int(self.statistics.product[of]) if asked is None else asked
         size = size or self.statistics.sizes[of].tolist()
-        placed, names = np.zeros((0, 4)), []
+        placed, labels = np.zeros((0, 4)), []
         for label in (rng.permutation(classes) + 1).tolist():
             box = self._placed(Kind(label, drawn, len(classes)), size, placed, there, prefer, rng)
             if box is not None:
                 placed = np.concatenate([placed, box[None]])
-                names.append(self.statistics.classes[label - 1])
-        boxes = tuple(Box(name, *edges) for name, edges in zip(names, placed.tolist(), strict=True))
-        return product or self._name(drawn), boxes
+                labels.append(label)
+        return product or self._name(drawn), label_boxes(placed, labels, self.statistics.classes)
 
     def items(self, num: int, size: tuple[float, float] | None = None) -> list[LayoutItem]:
         """The first `num` layouts as image_sample.py takes them."""

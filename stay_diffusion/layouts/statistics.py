@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.annotations import AnnotationError, Box
+from ..data.annotations import AnnotationError, label_boxes
 from ..data.samples import LayoutDataset
 from ..data.transforms import CROP_POLICIES, FIXED
 from .items import LayoutItem
@@ -74,8 +74,7 @@ class LayoutStatistics:
         """The data's own layouts, in [0, 1] of their pictures."""
         items = []
         for index, ((width, height), product, boxes, labels) in enumerate(self.pictures()):
-            shares = (boxes / (width, height, width, height)).tolist()
-            objects = tuple(Box(self.classes[label - 1], *box) for label, box in zip(labels, shares, strict=True))
+            objects = label_boxes(boxes / (width, height, width, height), labels, self.classes)
             items.append(LayoutItem(f"{index:06d}", (None, *self.products)[product], objects, "training data"))
         return items
 

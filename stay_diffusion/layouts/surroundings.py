@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.annotations import ImageRecord
+from ..data.annotations import ImageRecord, boxes_array
 from ..data.images import Range, read_image
 
 SIDE = 24  # points each way of a box with its surroundings, a quarter of its sides: objects touch what is near
@@ -33,7 +33,7 @@ class Surroundings:
         for place in sorted(chosen.tolist()):
             record = with_boxes[place]
             grey = greys(record, value_range)
-            boxes = np.array([(b.x0, b.y0, b.x1, b.y1) for b in record.boxes])
+            boxes = boxes_array(record.boxes)
             seen = around(grey, boxes)
             for view in [seen, seen[:, :, ::-1]] if mirrored else [seen]:
                 for box, each in zip(record.boxes, strips(view), strict=True):

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..data.annotations import Box
-from .crops import CONTEXT, pixels_of
+from ..data.annotations import RelativeBox
+from .crops import CONTEXT
 
 UNNOTICED = 2.0  # grey levels of 255
 
 
-def adherences(image: Image.Image, twin: Image.Image, objects: Sequence[Box]) -> list[float]:
+def adherences(image: Image.Image, twin: Image.Image, objects: Sequence[RelativeBox]) -> list[float]:
     """d_in / (d_in + d_around + 2) for each box in [0, 1]: of what changed in and around a box, the share in it.
 
     d_in is the mean absolute difference, in grey levels of 255, between a sample and its twin, made of the same noise
@@ -23,10 +23,11 @@ def adherences(image: Image.Image, twin: Image.Image, objects: Sequence[Box]) ->
     if image.size != twin.size:
         raise ValueError(f"a sample of {image.size} pixels and its good part of {twin.size}: not of the same layout")
     W, H = image.size
-    spans = [_span(pixels_of(box, image.size), W, H) for box in objects]
+    edges = [box.pixels(W, H).edges for box in objects]
+    spans = [_span(each, W, H) for each in edges]
     found = []
-    for box, (x0, y0, x1, y1) in zip(objects, spans, strict=True):
-        left, top, right, bottom = _span(_square(pixels_of(box, image.size)), W, H)
+    for own, (x0, y0, x1, y1) in zip(edges, spans, strict=True):
+        left, top, right, bottom = _span(_square(own), W, H)
         difference = _difference(image, twin, (min(left, x0), min(top, y0), max(right, x1), max(bottom, y1)))
         left, top = min(left, x0), min(top, y0)
         around = np.ones(difference.shape, dtype=bool)

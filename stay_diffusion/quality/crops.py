@@ -56,11 +56,6 @@ def cut(image: Image.Image, box: NDArray | tuple[float, ...], channels: int) -> 
     return Crop(np.broadcast_to(pixels, (channels, P, P)), (inside[0], inside[2], inside[1], inside[3]))
 
 
-def pixels_of(box, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """A box in [0, 1] in pixels of a picture of this width and height."""
-    return box.x0 * size[0], box.y0 * size[1], box.x1 * size[0], box.y1 * size[1]
-
-
 def without_rim(crops: Tensor) -> Tensor:
     """The crops (..., S, S) within their rims (..., P, P)."""
     return crops[..., RIM:-RIM, RIM:-RIM]

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.annotations import Box
+from ..data.annotations import RelativeBox
 from ..data.images import Range, converted
 from .adherence import adherences
 from .classifier import CropClassifier, probabilities
-from .crops import Crop, cut, pixels_of, without_rim
+from .crops import Crop, cut, without_rim
 from .neighbours import References, nearest
 from .scores import NOTHING, BoxQuality, Copy, ImageQuality
 
@@ -38,7 +38,9 @@ class QualityGate:
     copy_threshold: float
     protocol: dict
 
-    def score(self, image: Image.Image, objects: Sequence[Box], twin: Image.Image | None = None) -> ImageQuality:
+    def score(
+        self, image: Image.Image, objects: Sequence[RelativeBox], twin: Image.Image | None = None
+    ) -> ImageQuality:
         """What is to be thought of an image whose boxes, in [0, 1], are `objects`; of any size, alone or not, the same.
 
         `twin` is the image as it would be without objects: the sample of the same noise, or the picture that they were
@@ -50,7 +52,7 @@ class QualityGate:
         if not objects:
             return ImageQuality((), None)
         image = converted(image, self.channels, self.value_range)
-        crops = [cut(image, pixels_of(box, image.size), self.channels) for box in objects]
+        crops = [cut(image, box.pixels(*image.size).edges, self.channels) for box in objects]
         drawn = None
         if twin is not None:
             drawn = adherences(image, converted(twin, self.channels, self.value_range), objects)
@@ -61,7 +63,7 @@ class QualityGate:
             boxes.append(
                 BoxQuality(
                     box.label,
-                    (box.x0, box.y0, box.x1, box.y1),
+                    box.edges,
                     round(chance, DIGITS),
                     names[int(chances.argmax())],
                     None if drawn is None else round(drawn[i], DIGITS),

@@ -78,7 +78,7 @@ def made_for(dataset: LayoutDataset, config: RunConfig) -> dict:
     digest = hashlib.sha256()
     for record in dataset.records:
         files = [record.path, *([record.maps.labels, record.maps.instances] if record.maps else [])]
-        boxes = [(box.label, box.x0, box.y0, box.x1, box.y1) for box in record.boxes]
+        boxes = [(box.label, *box.edges) for box in record.boxes]
         sizes = [(str(file), file.stat().st_size if file.exists() else None) for file in files if file]
         digest.update(json.dumps([sizes, boxes]).encode(errors="surrogateescape"))
     windows = dataset.crop_policy != "resize"

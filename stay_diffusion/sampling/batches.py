@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 from tqdm import tqdm
 
-from ..data.annotations import Box
+from ..data.annotations import RelativeBox
 from ..system.launchers import ALONE, World
 
 
@@ -22,7 +22,7 @@ class Made:
     image: Image.Image
     good_part: Image.Image | None = None
     source: Image.Image | None = None
-    objects: tuple[Box, ...] | None = None
+    objects: tuple[RelativeBox, ...] | None = None
     redrawn: int = 0
     attempt: int = 0
     quality: object = None

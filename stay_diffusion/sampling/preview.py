@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.annotations import Box
+from ..data.annotations import RelativeBox
 from ..data.images import WHITE
 
 # Distinct on grey surfaces, in class order.
@@ -33,25 +33,26 @@ def colour_of(label: str, classes: Sequence[str]) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_boxes(image: Image.Image, objects: Sequence[Box], classes: Sequence[str], side: int) -> Image.Image:
+def draw_boxes(image: Image.Image, objects: Sequence[RelativeBox], classes: Sequence[str], side: int) -> Image.Image:
     """The picture fitted into side x side, with the outlines of its boxes (in [0, 1]) just outside them."""
     canvas = fit(image, side)
     draw, (width, height) = ImageDraw.Draw(canvas), canvas.size
     for box in objects:
-        x0, x1 = (max(-1, min(width, x)) for x in (box.x0 * width - 1, box.x1 * width))
-        y0, y1 = (max(-1, min(height, y)) for y in (box.y0 * height - 1, box.y1 * height))
+        seen = box.pixels(width, height)
+        x0, x1 = (max(-1, min(width, x)) for x in (seen.x0 - 1, seen.x1))
+        y0, y1 = (max(-1, min(height, y)) for y in (seen.y0 - 1, seen.y1))
         draw.rectangle([x0, y0, max(x0, x1), max(y0, y1)], outline=colour_of(box.label, classes))
     return canvas
 
 
-def draw_layout(objects: Sequence[Box], classes: Sequence[str], size: tuple[int, int]) -> Image.Image:
+def draw_layout(objects: Sequence[RelativeBox], classes: Sequence[str], size: tuple[int, int]) -> Image.Image:
     """The layout alone, width x height: filled class-coloured boxes on black, the smallest on top."""
     width, height = size
     canvas = Image.new("RGB", size)
     draw = ImageDraw.Draw(canvas)
     for box in sorted(objects, key=lambda b: (b.x0 - b.x1) * (b.y1 - b.y0)):
-        corners = [box.x0 * width, box.y0 * height, box.x1 * width - 1, box.y1 * height - 1]
-        x0, y0, x1, y1 = (round(c) for c in corners)
+        seen = box.pixels(width, height)
+        x0, y0, x1, y1 = (round(edge) for edge in (seen.x0, seen.y0, seen.x1 - 1, seen.y1 - 1))
         colour = colour_of(box.label, classes)
         draw.rectangle([x0, y0, max(x0, x1), max(y0, y1)], fill=colour, outline=(255, 255, 255))
     return canvas

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ..config import RunConfig, SampleConfig
-from ..data.annotations import ImageRecord
+from ..data.annotations import ImageRecord, boxes_array
 from ..layouts import statistics_file as layout_statistics_file
 from ..layouts.items import LayoutItem, choose, from_dataset, from_file, from_nothing
 from ..layouts.sampler import LayoutSampler
@@ -15,7 +13,7 @@ from ..layouts.surroundings import Surroundings, greys
 from ..run import factory
 from ..run.checkpoint import config_beside
 from ..system import storage
-from .insertion.good_images import LayoutFor, in_shares, in_turn, pair, read_folder, whole_layouts
+from .insertion.good_images import LayoutFor, in_turn, pair, read_folder, whole_layouts
 
 SPLITS = ("train", "val")
 
@@ -68,7 +66,7 @@ def _sampled(sample: SampleConfig, config: RunConfig) -> LayoutFor:
     surroundings = Surroundings.of(_records(config, "train"), config.data.random_flip, sample.seed, value_range)
 
     def layout_for(index: int, record: ImageRecord) -> LayoutItem:
-        there = np.array([[b.x0, b.y0, b.x1, b.y1] for b in in_shares(record)]).reshape(-1, 4)
+        there = boxes_array(record.relative_boxes)
         prefer = surroundings.preference(greys(record, value_range))
         product, objects = sampler.draw(index, (record.width, record.height), record.product, there, prefer)
         return LayoutItem(record.stem, product, objects, "sampled")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..data.annotations import Box, ImageRecord, Vocabulary
+from ..data.annotations import Box, ImageRecord, RelativeBox, Vocabulary
 from ..data.exports import EXPORTS, LabelledSet, stay
 from ..data.formats import semantic_map
 from ..data.formats.files import CLASSES, link_image
@@ -81,7 +81,7 @@ class ResultsFolder:
         source_image: Image.Image | None = None,
         mask: Image.Image | None = None,
         extra: dict | None = None,
-        objects: Sequence[Box] | None = None,
+        objects: Sequence[RelativeBox] | None = None,
         rejected: bool = False,
     ) -> None:
         """One finished image of any size, L, RGB or I;16: its pictures first, then its line in the manifest.
@@ -190,7 +190,7 @@ class ResultsFolder:
             part.unlink()
 
 
-def entry_of(index: int, item: LayoutItem, settings: dict, drawn: Sequence[Box] | None = None) -> dict:
+def entry_of(index: int, item: LayoutItem, settings: dict, drawn: Sequence[RelativeBox] | None = None) -> dict:
     """A manifest line: which image, from which layout, with which settings.
 
     Of a layout of which not all is drawn, "asked" holds the whole.
@@ -209,23 +209,23 @@ def entry_of(index: int, item: LayoutItem, settings: dict, drawn: Sequence[Box] 
     return entry if is_whole else {**entry, "asked": _layout_of(item.product, item.objects, num_before)}
 
 
-def _layout_of(product: str | None, objects: Sequence[Box], num_before: int) -> dict:
-    lines = [{"label": b.label, "box": [b.x0, b.y0, b.x1, b.y1]} for b in objects]
+def _layout_of(product: str | None, objects: Sequence[RelativeBox], num_before: int) -> dict:
+    lines = [{"label": b.label, "box": [*b.edges]} for b in objects]
     for there in lines[:num_before]:
         there["in_source"] = True  # as it was: nobody drew it
     return {"product": product, "objects": lines}
 
 
-def objects_of(entry: dict) -> tuple[Box, ...]:
+def objects_of(entry: dict) -> tuple[RelativeBox, ...]:
     """The objects in the image of a manifest line."""
-    return tuple(Box(each["label"], *each["box"]) for each in entry["layout"]["objects"])
+    return tuple(RelativeBox(each["label"], *each["box"]) for each in entry["layout"]["objects"])
 
 
 def save_png(image: Image.Image, path: Path, text: PngInfo | None = None) -> None:
     atomic_write(path, lambda file: image.save(file, format="png", pnginfo=text))
 
 
-def _clipped(box: Box, width: int, height: int) -> Box:
+def _clipped(box: RelativeBox, width: int, height: int) -> Box:
     """A box in [0, 1] in pixels, what is outside of the picture cut off."""
     x0, x1 = (round(min(max(x, 0), 1) * width, DIGITS) for x in (box.x0, box.x1))
     y0, y1 = (round(min(max(y, 0), 1) * height, DIGITS) for y in (box.y0, box.y1))

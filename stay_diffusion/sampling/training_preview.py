@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.annotations import Box
+from ..data.annotations import label_boxes
 from ..data.images import to_pil
 from ..data.layout import Layout
 from ..data.samples import LayoutDataset
@@ -87,8 +87,8 @@ def draw_batch(images: Tensor, layout: Layout, dataset: LayoutDataset) -> Image.
             rows.append([fit(to_pil(image), side), draw_map(labels, names.classes, side)])
             seen |= classes_of(labels, names.classes)
         else:
-            boxes, labels = (values[i][layout.valid[i]].tolist() for values in (layout.boxes, layout.labels))
-            objects = [Box(names.classes[label - 1], *box) for box, label in zip(boxes, labels, strict=True)]
+            boxes, labels = (values[i][layout.valid[i]] for values in (layout.boxes, layout.labels))
+            objects = label_boxes(boxes, labels, names.classes)
             rows.append([draw_boxes(to_pil(image), objects, names.classes, side)])
             seen |= {box.label for box in objects}
         captions.append(names.products[product - 1] if product > 0 else "")

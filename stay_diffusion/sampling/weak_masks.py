@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..data.annotations import Box
+from ..data.annotations import RelativeBox
 from ..data.formats import coco_masks
 
 KIND = "weak"  # what a manifest calls them
@@ -24,7 +24,7 @@ SPECK, LEAST_SHARE = 0.1, 0.01  # parts of a mask below these shares of its larg
 Bools = NDArray[np.bool_]
 
 
-def find(drawn: Image.Image, good: Image.Image, objects: Sequence[Box]) -> Bools:
+def find(drawn: Image.Image, good: Image.Image, objects: Sequence[RelativeBox]) -> Bools:
     """One mask per object, (n, H, W), from a picture and the same seed's good part, boxes in [0, 1].
 
     Objects that changed nothing have an empty one. ValueError for pictures of two sizes.
@@ -100,7 +100,7 @@ def _otsu(values: NDArray) -> float:
     return float(edges[1:-1][np.argmax(below * above * (means[0] - means[1]) ** 2)])
 
 
-def _window(box: Box, width: int, height: int, margin: float) -> tuple[slice, slice]:
+def _window(box: RelativeBox, width: int, height: int, margin: float) -> tuple[slice, slice]:
     """Rows and columns of a box in [0, 1], widened by a share `margin` of its sides, at least one pixel of each."""
 
     def within(low: float, high: float, side: int) -> slice:

@@ -5,10 +5,10 @@ import warnings
 import numpy as np
 import pytest
 
-from stay_diffusion.data.annotations import Box
+from stay_diffusion.data.annotations import RelativeBox
 from stay_diffusion.evaluation.metrics import box_adherence as script
 
-LEFT, RIGHT = Box("hole", 0.0, 0.0, 0.5, 1.0), Box("scratch", 0.5, 0.0, 1.0, 1.0)
+LEFT, RIGHT = RelativeBox("hole", 0.0, 0.0, 0.5, 1.0), RelativeBox("scratch", 0.5, 0.0, 1.0, 1.0)
 
 
 def pair(*painted, ground: int = 0, side: int = 8, boxes=()):
@@ -41,14 +41,14 @@ def test_a_pixel_of_several_channels_differs_by_their_mean():
 
 
 def test_pixels_of_overlapping_boxes_count_once():
-    wide = Box("hole", 0.0, 0.0, 1.0, 0.5)
+    wide = RelativeBox("hole", 0.0, 0.0, 1.0, 0.5)
     found = script.measure([pair((ALL, FIRST_HALF, 20), (FIRST_HALF, SECOND_HALF, 8), ground=2, boxes=[LEFT, wide])])
     assert found.inside == pytest.approx((32 * 20 + 16 * 8) / 48) and found.outside == 2
     assert found.per_class["hole"]["difference"] == pytest.approx((20 + 14) / 2)  # each box over its own pixels
 
 
 def test_every_pixel_weighs_the_same_whatever_its_picture():
-    small = Box("hole", 0.0, 0.0, 0.25, 0.25)
+    small = RelativeBox("hole", 0.0, 0.0, 0.25, 0.25)
     pairs = [pair((ALL, FIRST_HALF, 10), boxes=[LEFT]), pair((slice(2), slice(2), 100), ground=6, boxes=[small])]
     found = script.measure(iter(pairs))
     assert found.inside == pytest.approx((32 * 10 + 4 * 100) / 36)
@@ -92,19 +92,19 @@ def test_without_any_box_there_is_nothing_to_measure(pairs):
 
 
 def test_of_a_box_over_the_border_the_part_inside_counts():
-    found = script.measure([pair((ALL, FIRST_HALF, 30), boxes=[Box("hole", -0.7, -0.2, 0.5, 1.3)])])
+    found = script.measure([pair((ALL, FIRST_HALF, 30), boxes=[RelativeBox("hole", -0.7, -0.2, 0.5, 1.3)])])
     assert (found.inside, found.outside) == (30, 0)
 
 
 @pytest.mark.parametrize("corner", [0.30, 0.374, 0.26])
 def test_a_box_smaller_than_a_pixel_has_the_pixel_it_lies_in(corner):
-    tiny = Box("hole", corner, 0.6, corner + 0.001, 0.601)
+    tiny = RelativeBox("hole", corner, 0.6, corner + 0.001, 0.601)
     found = script.measure([pair((4, 2, 90), boxes=[tiny])])
     assert (found.inside, found.outside) == (90, 0)
 
 
 def test_a_box_without_a_pixel_in_the_picture_is_left_out():
-    beyond = [Box("hole", 1.0, 0.2, 1.4, 0.9), Box("hole", -0.5, 0.0, 0.001, 1.0)]
+    beyond = [RelativeBox("hole", 1.0, 0.2, 1.4, 0.9), RelativeBox("hole", -0.5, 0.0, 0.001, 1.0)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the mean of nothing
         found = script.measure([pair((ALL, SECOND_HALF, 30), boxes=[RIGHT, *beyond])])

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
-from stay_diffusion.data.annotations import Box
+from stay_diffusion.data.annotations import RelativeBox
 from stay_diffusion.quality import classifier, gate_file
 from stay_diffusion.quality.crops import cut
 from stay_diffusion.quality.run_gate import training_split
@@ -95,13 +95,13 @@ def save_set(folder: Path, pictures, names=None) -> Path:
     return folder
 
 
-def moved(boxes, share: float) -> list[Box]:
+def moved(boxes, share: float) -> list[RelativeBox]:
     """Boxes moved sideways by a share of their width, to where the picture has more room."""
 
     def by(low: float, high: float) -> float:
         return share * (high - low) * (1 if low + high < 1 else -1)
 
-    return [Box(b.label, b.x0 + by(b.x0, b.x1), b.y0, b.x1 + by(b.x0, b.x1), b.y1) for b in boxes]
+    return [RelativeBox(b.label, b.x0 + by(b.x0, b.x1), b.y0, b.x1 + by(b.x0, b.x1), b.y1) for b in boxes]
 
 
 SHIFTS = (0, 0.25, 0.5, 1)
@@ -120,12 +120,10 @@ def surfaces(tmp_path_factory, synthetic_sdi) -> Path:
     return folder
 
 
-def pictures_of(data: Path, split: str) -> list[tuple[np.ndarray, list[Box]]]:
+def pictures_of(data: Path, split: str) -> list[tuple[np.ndarray, list[RelativeBox]]]:
     found = []
     for record in factory.read_split(DataConfig(str(data)), split)[0]:
-        W, H = record.width, record.height
-        boxes = [Box(b.label, b.x0 / W, b.y0 / H, b.x1 / W, b.y1 / H) for b in record.boxes]
-        found.append((np.asarray(Image.open(record.path)), boxes))
+        found.append((np.asarray(Image.open(record.path)), list(record.relative_boxes)))
     return found
 
 
@@ -189,7 +187,7 @@ def test_a_classifier_of_real_objects_beats_one_of_shuffled_labels(command, surf
     real = pictures_of(surfaces, "train")
     labels = [box.label for _, boxes in real for box in boxes]
     others = iter(np.random.default_rng(0).permutation(labels).tolist())
-    shuffled = [(array, [Box(next(others), b.x0, b.y0, b.x1, b.y1) for b in boxes]) for array, boxes in real]
+    shuffled = [(array, [RelativeBox(next(others), b.x0, b.y0, b.x1, b.y1) for b in boxes]) for array, boxes in real]
     reference = surfaces / "val" / "vott-json-export"
     words = ["--reference", reference, "--metrics", "cas", "--cas_steps", 60]
     found = {}
@@ -236,14 +234,14 @@ def test_neither_names_nor_batch_size_nor_the_order_of_boxes_change_a_figure(com
 WIDTH, HEIGHT = 64, 80
 
 
-def rectangles(num: int) -> list[tuple[np.ndarray, list[Box]]]:
+def rectangles(num: int) -> list[tuple[np.ndarray, list[RelativeBox]]]:
     found = []
     for i in range(num):
         rng, array, boxes = np.random.default_rng(i), np.full((HEIGHT, WIDTH), 128, dtype=np.uint8), []
         for label, level, column in (("bright", 255, 2), ("dark", 0, 34)):
             x, y, w, h = column + rng.integers(8), rng.integers(2, 34), rng.integers(14, 20), rng.integers(14, 26)
             array[y : y + h, x : x + w] = level
-            boxes.append(Box(label, x / WIDTH, y / HEIGHT, (x + w) / WIDTH, (y + h) / HEIGHT))
+            boxes.append(RelativeBox(label, x / WIDTH, y / HEIGHT, (x + w) / WIDTH, (y + h) / HEIGHT))
         found.append((array, boxes))
     return found
 
@@ -295,8 +293,8 @@ def test_the_score_is_that_of_detection_score_py(command, finder, tmp_path, surf
     folder = save_set(tmp_path / "set", pictures)
     records = []
     for i, (_, boxes) in enumerate(pictures):
-        whole = (Box(b.label, WIDTH * b.x0, HEIGHT * b.y0, WIDTH * b.x1, HEIGHT * b.y1) for b in boxes)
-        records.append(ImageRecord(folder / f"samples/{i:03}.png", WIDTH, HEIGHT, tuple(whole)))
+        whole = tuple(box.pixels(WIDTH, HEIGHT) for box in boxes)
+        records.append(ImageRecord(folder / f"samples/{i:03}.png", WIDTH, HEIGHT, whole))
     vott.write(folder / "samples/set-export.json", records, ("bright", "dark"), name="set")
     _, report = command("--samples", folder, "--metrics", "yolo_score", "--detector", finder)
     words = [folder, "--detector", finder, "--device", "cpu", "--json", tmp_path / "score.json"]
@@ -332,7 +330,7 @@ def test_a_detector_sees_pictures_enlarged_by_its_scale(command, tmp_path):
 
 
 def test_boxes_that_the_picture_does_not_show_are_left_out():
-    inside, outside = Box("spot", 0.2, 0.2, 0.6, 0.6), Box("spot", 1.0, 0.2, 1.4, 0.9)
+    inside, outside = RelativeBox("spot", 0.2, 0.2, 0.6, 0.6), RelativeBox("spot", 1.0, 0.2, 1.4, 0.9)
     array = np.random.default_rng(0).integers(0, 256, (32, 32, 1), dtype=np.uint8)
     images = ImageSet("x", [array, array], objects=((outside, inside), (outside,)))
     found = box_crops.box_crops(images, 1)
@@ -345,7 +343,7 @@ def test_greys_of_12_bits_are_seen_in_the_range_that_is_given(tmp_path):
     deep = np.random.default_rng(0).integers(0, 4096, (32, 32)).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
     Image.fromarray((deep * (255 / 4095)).astype(np.float32)).save(tmp_path / "plain.tiff")
-    boxes = (Box("spot", 0.2, 0.2, 0.6, 0.6),)
+    boxes = (RelativeBox("spot", 0.2, 0.2, 0.6, 0.6),)
     images = ImageSet("x", [tmp_path / "deep.png"], objects=(boxes,))
     plain = Image.open(tmp_path / "plain.tiff")
     expected = cut(plain, (6.4, 6.4, 19.2, 19.2), 1).pixels
@@ -455,7 +453,7 @@ def test_what_is_missing_is_one_line_each(command, tmp_path, finder):
 
 def test_unknown_classes_single_ones_and_sets_without_boxes_are_reasons(command, tmp_path, finder, gate):
     one = [(array, [box for box in boxes if box.label == "dark"]) for array, boxes in rectangles(3)]
-    strange = [(array, [Box("hole", b.x0, b.y0, b.x1, b.y1) for b in boxes]) for array, boxes in rectangles(3)]
+    strange = [(array, [RelativeBox("hole", b.x0, b.y0, b.x1, b.y1) for b in boxes]) for array, boxes in rectangles(3)]
     nothing = [(array, []) for array, _ in rectangles(3)]
     words = ["--metrics", "cas,recognised,yolo_score", "--detector", finder, "--gate", gate]
     reasons = {}

@@ -2,14 +2,16 @@ import json
 
 import numpy as np
 
-from stay_diffusion.data.annotations import Box
+from stay_diffusion.data.annotations import RelativeBox
 from stay_diffusion.layouts.histograms import histograms
 from stay_diffusion.layouts.items import LayoutItem
 
 LAYOUTS = [
-    LayoutItem("one", "A", (Box("spot", 0.0, 0.0, 0.1, 0.2), Box("line", 0.8, 0.9, 1.4, 1.0)), "test"),
+    LayoutItem("one", "A", (RelativeBox("spot", 0.0, 0.0, 0.1, 0.2), RelativeBox("line", 0.8, 0.9, 1.4, 1.0)), "test"),
     LayoutItem("two", None, (), "test"),
-    LayoutItem("three", "A", (Box("spot", 0.4, 0.4, 0.6, 0.8), Box("spot", 0.6, 0.1, 0.601, 0.101)), "test"),
+    LayoutItem(
+        "three", "A", (RelativeBox("spot", 0.4, 0.4, 0.6, 0.8), RelativeBox("spot", 0.6, 0.1, 0.601, 0.101)), "test"
+    ),
 ]
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 from PIL import Image
 
-from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, Vocabulary
+from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, RelativeBox, Vocabulary
 from stay_diffusion.data.formats import vott
 from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.layouts.items import LayoutItem, choose, from_dataset, from_file
@@ -74,7 +74,7 @@ def dataset(tmp_path):
 
 def test_a_split_s_layouts_are_what_the_network_would_see(dataset):
     first, second = from_dataset(dataset)
-    assert first.objects == (Box("line", 0.25, 0.25, 0.5, 0.75), Box("spot", 0, 0, 0.125, 0.25))
+    assert first.objects == (RelativeBox("line", 0.25, 0.25, 0.5, 0.75), RelativeBox("spot", 0, 0, 0.125, 0.25))
     assert (first.product, first.stem) == ("C", "image") and (second.product, second.objects) == (None, ())
     boxes, labels, product, _ = first.tensors(VOCABULARY)
     assert labels.tolist() == [2, 1] and product == 2 and boxes.shape == (2, 4)
@@ -86,13 +86,13 @@ def test_a_split_s_layouts_are_what_the_network_would_see(dataset):
 
 def test_lines_of_json_become_layouts(tmp_path):
     one, nameless = read_lines(tmp_path, GOOD_LINE, "", {"objects": []})
-    assert (one.stem, one.product, one.objects) == ("one", "C", (Box("line", 0.1, 0.2, 0.5, 0.4),))
+    assert (one.stem, one.product, one.objects) == ("one", "C", (RelativeBox("line", 0.1, 0.2, 0.5, 0.4),))
     assert (nameless.stem, nameless.product, nameless.objects) == ("layout00003", None, ())
     assert one.real() is None
 
 
 def test_a_box_may_reach_out_of_the_picture(tmp_path):
-    assert read_objects(tmp_path, [-0.2, 0.5, 0.3, 1.4])[0].objects == (Box("spot", -0.2, 0.5, 0.3, 1.4),)
+    assert read_objects(tmp_path, [-0.2, 0.5, 0.3, 1.4])[0].objects == (RelativeBox("spot", -0.2, 0.5, 0.3, 1.4),)
 
 
 @pytest.mark.parametrize(
@@ -174,5 +174,5 @@ def test_a_vott_export_gives_layouts_without_its_images(tmp_path):
     vott.write(tmp_path / "x-export.json", records, ["spot", "line", "A", "C"], name="x")
     first, second = from_file(tmp_path / "x-export.json", VOCABULARY)
     assert (first.stem, first.product) == ("gone", "C")
-    assert first.objects == (Box("line", 0.1, 0.2, 0.3, 0.4), Box("spot", -0.05, 0.0, 0.2, 0.2))
+    assert first.objects == (RelativeBox("line", 0.1, 0.2, 0.3, 0.4), RelativeBox("spot", -0.05, 0.0, 0.2, 0.2))
     assert (second.stem, second.product, second.objects) == ("good", "A", ())

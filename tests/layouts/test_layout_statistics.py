@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
-from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, Vocabulary
+from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, RelativeBox, Vocabulary
 from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.layouts import statistics as layout_statistics
 from stay_diffusion.layouts.items import from_dataset
@@ -51,7 +51,7 @@ def test_what_is_seen_is_counted_in_pixels_of_the_model_and_no_picture_is_read()
     assert seen.boxes[:2].tolist() == [[3.2, 12.8, 9.6, 15.36], [-1.28, 57.6, 1.92, 64]]
     first, good, _ = seen.items()
     assert (first.product, good.product, good.objects) == ("B", "A", ())
-    assert first.objects[0] == Box("line", 0.05, 0.2, 0.15, 0.24)
+    assert first.objects[0] == RelativeBox("line", 0.05, 0.2, 0.15, 0.24)
 
 
 def test_crops_are_counted_as_the_layouts_of_the_data_set_show_them(synthetic_sdi, tmp_path):

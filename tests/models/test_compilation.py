@@ -6,7 +6,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from stay_diffusion.config import SampleConfig
-from stay_diffusion.data.annotations import Box, Vocabulary
+from stay_diffusion.data.annotations import RelativeBox, Vocabulary
 from stay_diffusion.data.images import to_tensor
 from stay_diffusion.diffusion.gaussian_diffusion import respace
 from stay_diffusion.layouts.items import LayoutItem
@@ -201,7 +201,7 @@ def test_errors_of_the_network_itself_are_not_taken_for_a_missing_compiler(tiny_
 
 
 def items_of(*counts):
-    box = Box("spot", 0.2, 0.2, 0.7, 0.6)
+    box = RelativeBox("spot", 0.2, 0.2, 0.7, 0.6)
     return [LayoutItem(f"{i}", "A", (box,) * count, "test") for i, count in enumerate(counts)]
 
 

@@ -1,6 +1,5 @@
 """Pictures of two kinds of defects that a small network learns in a second, as VoTT exports, and a gate of them."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 from PIL import Image
 
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
-from stay_diffusion.data.annotations import Box, ImageRecord
+from stay_diffusion.data.annotations import Box, ImageRecord, RelativeBox
 from stay_diffusion.data.formats import vott
 from stay_diffusion.quality import classifier
 from stay_diffusion.quality.run_gate import gate_of_run
@@ -98,13 +97,12 @@ def gate(run):
 def split(run):
     """split(name) -> [(picture, boxes in [0, 1])]."""
 
-    def pictures(name: str) -> list[tuple[Image.Image, list[Box]]]:
+    def pictures(name: str) -> list[tuple[Image.Image, list[RelativeBox]]]:
         records, _ = factory.read_split(run[0].data, name)
         return [(Image.open(record.path), shares(record)) for record in records]
 
     return pictures
 
 
-def shares(record: ImageRecord) -> list[Box]:
-    W, H = record.width, record.height
-    return [replace(b, x0=b.x0 / W, y0=b.y0 / H, x1=b.x1 / W, y1=b.y1 / H) for b in record.boxes]
+def shares(record: ImageRecord) -> list[RelativeBox]:
+    return list(record.relative_boxes)

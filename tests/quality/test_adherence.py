@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stay_diffusion.data.annotations import Box
+from stay_diffusion.data.annotations import RelativeBox
 from stay_diffusion.quality.adherence import adherences
 
-BOX = Box("bar", 0.25, 0.25, 0.5, 0.5)  # pixels 4 to 8 of 16
+BOX = RelativeBox("bar", 0.25, 0.25, 0.5, 0.5)  # pixels 4 to 8 of 16
 
 
 def pictures(inside: int, around: int = 0, side: int = 16, channels: int = 0) -> tuple[Image.Image, Image.Image]:
@@ -39,7 +39,7 @@ def test_other_boxes_do_not_count_as_around():
     drawn, twin = pictures(30)
     values = np.asarray(drawn).copy()
     values[4:8, 8:10] = 250
-    beside = Box("hole", 0.5, 0.25, 0.625, 0.5)
+    beside = RelativeBox("hole", 0.5, 0.25, 0.625, 0.5)
     found = adherences(Image.fromarray(values), twin, [BOX, beside])
     assert found[0] == pytest.approx(30 / 32)
     assert adherences(Image.fromarray(values), twin, [BOX])[0] < 30 / 40
@@ -53,7 +53,12 @@ def test_what_happens_far_from_the_box_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    "box", [Box("bar", 0, 0, 1, 1), Box("bar", -0.5, -0.5, 1.5, 1.5), Box("bar", 0.3, 0.3, 0.301, 0.301)]
+    "box",
+    [
+        RelativeBox("bar", 0, 0, 1, 1),
+        RelativeBox("bar", -0.5, -0.5, 1.5, 1.5),
+        RelativeBox("bar", 0.3, 0.3, 0.301, 0.301),
+    ],
 )
 def test_boxes_of_any_size_have_one(box):
     drawn, twin = pictures(30, 30)

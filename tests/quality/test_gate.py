@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stay_diffusion.data.annotations import Box
+from stay_diffusion.data.annotations import RelativeBox
 from stay_diffusion.quality.run_gate import gate_of_run
 from stay_diffusion.quality.scores import NOTHING, BoxQuality, ImageQuality
 
@@ -15,7 +15,7 @@ STEPS = 50
 OTHER = {"bar": "hole", "hole": "bar"}
 
 
-def empty_places(objects: list[Box]) -> list[Box]:
+def empty_places(objects: list[RelativeBox]) -> list[RelativeBox]:
     """The boxes of a picture moved up or down by half of it, to where nothing is drawn."""
     return [replace(b, y0=(b.y0 + 0.45) % 0.8, y1=(b.y0 + 0.45) % 0.8 + b.y1 - b.y0) for b in objects]
 
@@ -126,13 +126,13 @@ def test_a_picture_of_16_bits_is_scored_as_one_of_8(gate, split):
 )
 def test_boxes_of_any_size_and_shape_are_scored(gate, split, box):
     image, _ = split("val")[0]
-    quality = gate.score(image, [Box("bar", *box)], image)
+    quality = gate.score(image, [RelativeBox("bar", *box)], image)
     assert 0 <= quality.score <= 1 and 0 <= quality.copy.similarity <= 1
 
 
 def test_an_unknown_class_is_refused(gate, split):
     with pytest.raises(ValueError, match=r"unknown class 'dent'; known: bar, hole"):
-        gate.score(split("val")[0][0], [Box("dent", 0.1, 0.1, 0.2, 0.2)])
+        gate.score(split("val")[0][0], [RelativeBox("dent", 0.1, 0.1, 0.2, 0.2)])
 
 
 def test_scores_of_colour_pictures_seen_scaled_are_learnt_from_what_the_network_sees(tmp_path, write_data, run_config):
@@ -142,7 +142,7 @@ def test_scores_of_colour_pictures_seen_scaled_are_learnt_from_what_the_network_
     seen = Image.open(path).resize((48, 48), Image.Resampling.BICUBIC)
     objects = next(
         [
-            Box(gate.classes[gate.labels[i]], *(gate.boxes[i] / 96).tolist())
+            RelativeBox(gate.classes[gate.labels[i]], *(gate.boxes[i] / 96).tolist())
             for i in range(len(gate.labels))
             if gate.file_of[i] == f
         ]

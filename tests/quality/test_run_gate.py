@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from stay_diffusion.data.annotations import Box
+from stay_diffusion.data.annotations import RelativeBox
 from stay_diffusion.quality import run_gate
 from stay_diffusion.quality.classifier import probabilities
 from stay_diffusion.quality.examples import Examples, examples, meets
@@ -64,7 +64,7 @@ def test_mirrored_objects_count_as_copies_where_the_data_are_mirrored(tmp_path, 
     with Image.open(tmp_path / "data/train/train_002.png") as image:
         mirrored = ImageOps.mirror(image)
     objects = [
-        Box(gate.classes[gate.labels[i]], 1 - x1 / 96, y0 / 96, 1 - x0 / 96, y1 / 96)
+        RelativeBox(gate.classes[gate.labels[i]], 1 - x1 / 96, y0 / 96, 1 - x0 / 96, y1 / 96)
         for i, (x0, y0, x1, y1) in enumerate(gate.boxes.tolist())
         if gate.files[gate.file_of[i]].endswith("train_002.png")
     ]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stay_diffusion.data.annotations import Box, Vocabulary, assign_products
+from stay_diffusion.data.annotations import Box, RelativeBox, Vocabulary, assign_products
 from stay_diffusion.data.formats import vott
 from stay_diffusion.layouts.items import LayoutItem
 from stay_diffusion.run import factory
@@ -248,7 +248,7 @@ def test_a_bare_checkpoint_works_with_the_whole_command_and_not_without(run_scri
 
 @pytest.fixture
 def item():
-    boxes = (Box("spot", -0.25, 0.5, 0.5, 1.5), Box("line", 0.0, 0.0, 1.0, 0.25))
+    boxes = (RelativeBox("spot", -0.25, 0.5, 0.5, 1.5), RelativeBox("line", 0.0, 0.0, 1.0, 0.25))
     return LayoutItem("one", "A", boxes, "test")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stay_diffusion.config import SampleConfig
-from stay_diffusion.data.annotations import Box, Vocabulary
+from stay_diffusion.data.annotations import RelativeBox, Vocabulary
 from stay_diffusion.data.images import to_tensor
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.diffusion.gaussian_diffusion import respace
@@ -16,9 +16,9 @@ from stay_diffusion.system.device import in_best_format
 
 VOCABULARY = Vocabulary(("spot", "line"), ("A",))
 ITEMS = [
-    LayoutItem("two", "A", (Box("spot", 0.1, 0.1, 0.6, 0.7), Box("line", 0.5, 0.2, 0.9, 0.8)), "test"),
+    LayoutItem("two", "A", (RelativeBox("spot", 0.1, 0.1, 0.6, 0.7), RelativeBox("line", 0.5, 0.2, 0.9, 0.8)), "test"),
     LayoutItem("none", "A", (), "test"),
-    LayoutItem("one", None, (Box("line", 0.0, 0.4, 1.0, 0.6),), "test"),
+    LayoutItem("one", None, (RelativeBox("line", 0.0, 0.4, 1.0, 0.6),), "test"),
 ]
 SHAPE = (1, 8, 8)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stay_diffusion.data.annotations import Box, Vocabulary, assign_products
+from stay_diffusion.data.annotations import Box, RelativeBox, Vocabulary, assign_products
 from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.exports import READ_AS
 from stay_diffusion.data.formats import coco, vott
@@ -205,7 +205,7 @@ def mixed(tmp_path):
     """A folder of three pictures of three sizes and kinds, and its items."""
     folder = ResultsFolder(tmp_path / "mixed", VOCABULARY)
     folder.open()
-    items = [LayoutItem(name, "A", (Box("line", 0.1, 0.25, 0.5, 0.75),), "test") for name in PICTURES]
+    items = [LayoutItem(name, "A", (RelativeBox("line", 0.1, 0.25, 0.5, 0.75),), "test") for name in PICTURES]
     for index, item in enumerate(items):
         folder.add(index, item, PICTURES[item.stem], {"seed": 3}, extra={"attempt": index})
     return folder, items
@@ -267,7 +267,7 @@ def test_one_array_of_several_sizes_is_refused(mixed):
 
 def test_the_masks_of_boxes_outside_of_the_picture_go_with_them(tmp_path):
     codes = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")
-    outside, inside = Box("spot", 1.1, 0, 1.4, 0.5), Box("line", 0, 0, 0.5, 0.5)
+    outside, inside = RelativeBox("spot", 1.1, 0, 1.4, 0.5), RelativeBox("line", 0, 0, 0.5, 0.5)
     mask = np.zeros((16, 16), np.uint8)
     mask[2:6, 1:7] = 1
     code = [

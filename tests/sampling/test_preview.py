@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from stay_diffusion.data.annotations import Box
+from stay_diffusion.data.annotations import RelativeBox
 from stay_diffusion.data.class_names import ADE20K
 from stay_diffusion.sampling.preview import (
     cell_side,
@@ -54,14 +54,14 @@ def test_small_pictures_are_enlarged_by_whole_multiples_and_large_ones_shrunk():
 
 def test_boxes_stand_where_they_are_in_a_picture_that_is_not_square():
     grey, colour = (90, 90, 90), colour_of("b", "ab")
-    drawn = np.asarray(draw_boxes(Image.new("L", (400, 200), 90), [Box("b", 0.25, 0.5, 0.75, 1)], "ab", 100))
+    drawn = np.asarray(draw_boxes(Image.new("L", (400, 200), 90), [RelativeBox("b", 0.25, 0.5, 0.75, 1)], "ab", 100))
     rows, columns = np.nonzero((drawn != grey).any(axis=-1))
     assert drawn.shape == (50, 100, 3) and (drawn[rows, columns] == colour).all()
     assert (rows.min(), columns.min(), columns.max()) == (24, 24, 75)  # just outside of 25..75 and below 25
 
 
 def test_a_layout_is_drawn_at_the_size_of_its_picture():
-    drawn = np.asarray(draw_layout([Box("b", 0.25, 0.5, 0.75, 1)], "ab", (400, 200)))
+    drawn = np.asarray(draw_layout([RelativeBox("b", 0.25, 0.5, 0.75, 1)], "ab", (400, 200)))
     rows, columns = np.nonzero(drawn.any(axis=-1))
     assert drawn.shape == (200, 400, 3)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (100, 199, 100, 299)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stay_diffusion.data.annotations import Box
+from stay_diffusion.data.annotations import RelativeBox
 from stay_diffusion.sampling import weak_masks
 
 H, W = 96, 128
@@ -29,7 +29,7 @@ def disk(x, y, radius):
 
 
 def around(x0, y0, x1, y1, label="spot"):
-    return Box(label, x0 / W, y0 / H, x1 / W, y1 / H)
+    return RelativeBox(label, x0 / W, y0 / H, x1 / W, y1 / H)
 
 
 def overlap(mask, other):
@@ -63,7 +63,7 @@ def test_the_synthetic_defects_are_found(synthetic_sdi, label, least):
         drawn, good = (
             Image.fromarray(np.uint8((255 * x + rng.normal(0, 3, x.shape)).clip(0, 255))) for x in (picture, surface)
         )
-        box = Box(label, box.x0 / 160, box.y0 / 120, box.x1 / 160, box.y1 / 120)
+        box = RelativeBox(label, box.x0 / 160, box.y0 / 120, box.x1 / 160, box.y1 / 120)
         shares.append(overlap(weak_masks.find(drawn, good, [box])[0], changed > 0.4 * changed.max()))
     assert np.mean(shares) > least
 
@@ -119,7 +119,7 @@ def test_what_changed_beside_a_box_is_not_its_object():
 
 def test_objects_that_reach_out_of_the_picture_are_masked_inside():
     drawn, good = pair(disk(0, 0, 12))
-    (found,) = weak_masks.find(drawn, good, [Box("spot", -0.1, -0.125, 12 / W, 12 / H)])
+    (found,) = weak_masks.find(drawn, good, [RelativeBox("spot", -0.1, -0.125, 12 / W, 12 / H)])
     assert overlap(found, disk(0, 0, 12)) > 0.9
 
 

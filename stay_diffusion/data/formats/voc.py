@@ -203,7 +203,7 @@ def _xml(record: ImageRecord) -> str:
         for tag, text in (("name", box.label), ("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
             add(element, tag, text)
         bounds = add(element, "bndbox")
-        for tag, value in (("xmin", box.x0), ("ymin", box.y0), ("xmax", box.x1), ("ymax", box.y1)):
+        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box.edges, strict=True):
             add(bounds, tag, plain_number(value))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"

@@ -186,7 +186,7 @@ def _asset_metadata(record: ImageRecord, folder: Path) -> dict:
 
 
 def _region(box: Box, region_id: str) -> dict:
-    x0, y0, x1, y1 = (plain_number(value) for value in (box.x0, box.y0, box.x1, box.y1))
+    x0, y0, x1, y1 = (plain_number(value) for value in box.edges)
     return {
         "id": region_id,
         "type": "RECTANGLE",

@@ -72,7 +72,7 @@ def write(path: Path, records: Sequence[ImageRecord], tags: Sequence[str]) -> No
             raise AnnotationError(f"{path}: two images are called {record.path.name}; rename one of them")
         names.add(record.path.name)
         for box in record.boxes:
-            write_row([record.path.name, *map(plain_number, (box.x0, box.y0, box.x1, box.y1)), box.label])
+            write_row([record.path.name, *map(plain_number, box.edges), box.label])
     if empty := [record for record in records if not record.boxes]:
         logger.warning("%s: left out %d images without boxes (first: %s)", path, len(empty), empty[0].path)
     if unused := [tag for tag in tags if not any(box.label == tag for record in records for box in record.boxes)]:

@@ -146,6 +146,6 @@ def _bounds(values: Sequence[float], width: int, height: int) -> Bounds | None:
 def _normalised(box: Box, width: int, height: int) -> str:
     """cx cy w h; ten digits keep a box within 0.00001 pixels in the widest of images."""
     # Rounded before they become shares as after: what was read is written as it was.
-    x0, y0, x1, y1 = (round(value, DIGITS) for value in (box.x0, box.y0, box.x1, box.y1))
+    x0, y0, x1, y1 = (round(value, DIGITS) for value in box.edges)
     shares = (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
     return " ".join(f"{value:.10f}" for value in shares)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ...data.annotations import Box
+from ...data.annotations import RelativeBox, boxes_array
 from ...models.object_masks import at_least_one_pixel, box_indicator
 
 EMPTY_RATIO, EMPTY_LEVELS = 2.0, 2.0
@@ -65,7 +65,7 @@ class Adherence:
         return self.empty / self.boxes
 
 
-def measure(pairs: Iterable[tuple[np.ndarray, np.ndarray, Sequence[Box]]]) -> Adherence:
+def measure(pairs: Iterable[tuple[np.ndarray, np.ndarray, Sequence[RelativeBox]]]) -> Adherence:
     """Adherence over (with defects (H, W, C) uint8, as a good part (H, W, C) uint8, boxes in [0, 1]) triples.
 
     Left out are boxes without a pixel in their picture, and pictures without boxes: their good part is the same picture
@@ -116,7 +116,7 @@ def jackknife(pictures: Sequence[Sums], figure: Callable[[Sums], float | None]) 
     return None if None in found else float(np.sqrt((n - 1) * np.var(found)))
 
 
-def box_masks(objects: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
+def box_masks(objects: Sequence[RelativeBox], size: tuple[int, int]) -> np.ndarray:
     """Which pixels (n, H, W) belong to each box, by the model's rule: centres inside, at least one pixel."""
-    boxes = torch.tensor([[box.x0, box.y0, box.x1, box.y1] for box in objects]).reshape(1, len(objects), 4)
+    boxes = torch.from_numpy(boxes_array(objects)).float()[None]
     return box_indicator(at_least_one_pixel(boxes, size), size)[0].bool().numpy()

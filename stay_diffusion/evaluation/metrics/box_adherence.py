@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from ...config import RunConfig, SampleConfig
-from ...data.annotations import Box, Vocabulary
+from ...data.annotations import RelativeBox, Vocabulary
 from ...diffusion.gaussian_diffusion import respace
 from ...layouts.items import LayoutItem
 from ...run import factory
@@ -46,7 +46,7 @@ def items_of(manifest: Path, entries: dict[int, dict]) -> list[LayoutItem]:
         LayoutItem(
             entry["stem"],
             entry["layout"]["product"],
-            tuple(Box(o["label"], *o["box"]) for o in entry["layout"]["objects"] if not o.get("in_source")),
+            tuple(RelativeBox(o["label"], *o["box"]) for o in entry["layout"]["objects"] if not o.get("in_source")),
             entry["source"],
         )
         for _, entry in sorted(entries.items())
@@ -127,7 +127,7 @@ def pixels(path: Path) -> np.ndarray:
 
 def pairs_of(
     folder: Path, batch_size: int, device: torch.device, world: World = ALONE
-) -> tuple[Iterator[tuple[np.ndarray, np.ndarray, Sequence[Box]]], dict]:
+) -> tuple[Iterator[tuple[np.ndarray, np.ndarray, Sequence[RelativeBox]]], dict]:
     """What `measure` takes of a results folder, its good parts sampled first, and the settings of its samples.
 
     Several processes share the sampling. ValueError where no model made the folder, or it is not there any more.

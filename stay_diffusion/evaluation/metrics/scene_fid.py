@@ -25,7 +25,7 @@ def object_cuts(images: ImageSet, size: int, around: bool = False) -> ImageSet:
     items, looks, objects = [], [], []
     for item, look, boxes in zip(images.items, images.looks, images.objects, strict=True):
         for box in boxes:
-            x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in (box.x0, box.y0, box.x1, box.y1))
+            x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in box.edges)
             if min((x1 - x0) * look.width, (y1 - y0) * look.height) >= LEAST_PIXELS:
                 digest = hashlib.sha256(f"{look.digest} {x0} {y0} {x1} {y1} {size} {around}".encode()).hexdigest()
                 items.append(Cut(item, (x0, y0, x1, y1), size, around))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...data.annotations import boxes_array
 from ...data.images import Range
 from ...detector import data as detector_data
 from ...detector import networks as detector
@@ -33,7 +34,7 @@ def examples(images: ImageSet, classes: tuple[str, ...]) -> list[detector_data.E
         if unknown:
             raise ValueError(f"{images.path}: class {unknown!r}, which the detector was not trained on: {classes}")
         size = np.array([look.width, look.height] * 2)
-        boxes = np.array([(box.x0, box.y0, box.x1, box.y1) for box in objects]).reshape(-1, 4) * size
+        boxes = boxes_array(objects) * size
         boxes = boxes.clip(0, size)
         labels = np.array([classes.index(box.label) + 1 for box in objects], dtype=np.int64)
         kept = (boxes[:, 2:] - boxes[:, :2] >= detector_data.LEAST_SIDE).all(axis=1)

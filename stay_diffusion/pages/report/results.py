@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...config import RunConfig
-from ...data.annotations import Box, Vocabulary
+from ...data.annotations import RelativeBox, Vocabulary
 from ...layouts import statistics_file as layout_statistics_file
 from ...layouts.items import LayoutItem
 from ...run.checkpoint import config_beside
@@ -82,7 +82,7 @@ class Results:
     @property
     def layouts(self) -> list[LayoutItem]:
         return [
-            LayoutItem(r.stem, r.product, tuple(Box(asked.label, *asked.box) for asked in r.boxes), r.source)
+            LayoutItem(r.stem, r.product, tuple(RelativeBox(asked.label, *asked.box) for asked in r.boxes), r.source)
             for r in self.pictures
         ]
 

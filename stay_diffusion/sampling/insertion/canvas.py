@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...data.annotations import Box, ImageRecord, Vocabulary
+from ...data.annotations import ImageRecord, RelativeBox, Vocabulary, boxes_array
 from ...data.images import Range
 from ...data.native import Native, changed, read_native, seen_by_model
 from ...data.transforms import is_visible, map_boxes
@@ -58,7 +58,7 @@ class Canvas:
     def of(cls, item: LayoutItem, view: View, margin: float) -> "Canvas":
         source = read_native(item.into.path)
         height, width = source.shape[:2]
-        boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in item.objects]).reshape(-1, 4) * ((width, height) * 2)
+        boxes = boxes_array(item.objects) * ((width, height) * 2)
         num_before = len(item.into.boxes)
         margins = [margin_of(box, margin) for box in boxes[num_before:]]
         windows = windows_of(boxes[num_before:], margins, (width, height), view.window(width, height))
@@ -111,7 +111,7 @@ class Canvas:
         )
 
     @property
-    def objects(self) -> tuple[Box, ...]:
+    def objects(self) -> tuple[RelativeBox, ...]:
         """What is in the picture, boxes in [0, 1]."""
         return tuple(self.item.objects[place] for place in sorted(self.drawn))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...data.annotations import Box, ImageRecord, Vocabulary
+from ...data.annotations import ImageRecord, RelativeBox, Vocabulary
 from ...data.images import find_pictures, image_size
 from ...layouts.items import LayoutItem, with_distinct_stems
 
@@ -49,7 +49,7 @@ def pair(records: Sequence[ImageRecord], num: int, layout_for: LayoutFor) -> lis
     for index in range(num or len(records)):
         record = records[index % len(records)]
         layout = layout_for(index, record)
-        there = in_shares(record)
+        there = record.relative_boxes
         new = tuple(box for box in layout.objects if not any(_overlap(box, other) for other in there))
         product = record.product or layout.product
         items.append(replace(layout, stem=record.stem, product=product, objects=(*there, *new), into=record))
@@ -75,16 +75,10 @@ def whole_layouts(records: Sequence[ImageRecord], vocabulary: Vocabulary) -> lis
     for record in records:
         if record.maps:
             raise ValueError(f"{record.path}: has a label map; --insert_into takes layouts of boxes")
-        items.append(LayoutItem(record.stem, record.product, in_shares(record), str(record.path)))
+        items.append(LayoutItem(record.stem, record.product, record.relative_boxes, str(record.path)))
         items[-1].tensors(vocabulary)
     return items
 
 
-def in_shares(record: ImageRecord) -> tuple[Box, ...]:
-    """A picture's boxes in [0, 1] of its sides."""
-    W, H = record.width, record.height
-    return tuple(Box(b.label, b.x0 / W, b.y0 / H, b.x1 / W, b.y1 / H) for b in record.boxes)
-
-
-def _overlap(a: Box, b: Box) -> bool:
+def _overlap(a: RelativeBox, b: RelativeBox) -> bool:
     return a.x0 < b.x1 and b.x0 < a.x1 and a.y0 < b.y1 and b.y0 < a.y1

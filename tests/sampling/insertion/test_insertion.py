@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stay_diffusion.data.annotations import Box, ImageRecord, Vocabulary
+from stay_diffusion.data.annotations import Box, ImageRecord, RelativeBox, Vocabulary
 from stay_diffusion.data.native import read_native, to_picture
 from stay_diffusion.layouts.items import LayoutItem
 from stay_diffusion.sampling.generate import image_generators
@@ -16,7 +16,9 @@ from stay_diffusion.sampling.insertion.insert import count_new, insert
 
 VOCABULARY = Vocabulary(("spot", "line"), ("A", "B"))
 VIEW = View(32, 1, "object", 0.25)
-LAYOUT = LayoutItem("layout", "A", (Box("spot", 0.2, 0.3, 0.3, 0.4), Box("line", 0.7, 0.6, 0.8, 0.9)), "test")
+LAYOUT = LayoutItem(
+    "layout", "A", (RelativeBox("spot", 0.2, 0.3, 0.3, 0.4), RelativeBox("line", 0.7, 0.6, 0.8, 0.9)), "test"
+)
 
 
 def picture(tmp_path, shape=(90, 120), dtype=np.uint8, name="good.png", boxes=(), product="A"):
@@ -87,7 +89,7 @@ def test_the_model_is_told_product_and_object_where_they_are_in_its_window(tmp_p
 
 def test_what_is_in_the_picture_already_is_seen_kept_and_labelled(tmp_path):
     there = (Box("line", 30, 30, 40, 34),)
-    new = LayoutItem("new", None, (Box("spot", 0.2, 0.42, 0.28, 0.5),), "test")
+    new = LayoutItem("new", None, (RelativeBox("spot", 0.2, 0.42, 0.28, 0.5),), "test")
     (item,) = pair([picture(tmp_path, boxes=there, product="B")], 1, in_turn([new]))
     assert [box.label for box in item.objects] == ["line", "spot"] and item.product == "B" and count_new([item]) == 1
     (canvas,), calls = inserted([item])
@@ -97,13 +99,17 @@ def test_what_is_in_the_picture_already_is_seen_kept_and_labelled(tmp_path):
 
 def test_objects_that_would_lie_on_others_are_left_out(tmp_path):
     record = picture(tmp_path, boxes=(Box("line", 20, 20, 40, 40),))
-    on_it = LayoutItem("new", None, (Box("spot", 0.3, 0.4, 0.5, 0.6), Box("spot", 0.8, 0.8, 0.9, 0.9)), "test")
+    on_it = LayoutItem(
+        "new", None, (RelativeBox("spot", 0.3, 0.4, 0.5, 0.6), RelativeBox("spot", 0.8, 0.8, 0.9, 0.9)), "test"
+    )
     (item,) = pair([record], 1, in_turn([on_it]))
     assert [box.x0 for box in item.objects] == [pytest.approx(1 / 6), 0.8]
 
 
 def test_later_windows_see_what_earlier_ones_have_drawn(tmp_path):
-    near = LayoutItem("near", "A", (Box("spot", 0.30, 0.3, 0.42, 0.5), Box("line", 0.44, 0.3, 0.58, 0.5)), "test")
+    near = LayoutItem(
+        "near", "A", (RelativeBox("spot", 0.30, 0.3, 0.42, 0.5), RelativeBox("line", 0.44, 0.3, 0.58, 0.5)), "test"
+    )
     (item,) = pair([picture(tmp_path)], 1, in_turn([near]))
     (canvas,), calls = inserted([item])
     assert len(calls) == 2 and calls[1][0].labels.tolist() == [[1, 2]]
@@ -115,7 +121,7 @@ def test_later_windows_see_what_earlier_ones_have_drawn(tmp_path):
 
 def test_good_parts_have_the_same_noise_and_all_objects_but_the_new_ones(tmp_path):
     there = (Box("line", 30, 30, 40, 34),)
-    new = LayoutItem("new", None, (Box("spot", 0.2, 0.42, 0.28, 0.5),), "test")
+    new = LayoutItem("new", None, (RelativeBox("spot", 0.2, 0.42, 0.28, 0.5),), "test")
     (item,) = pair([picture(tmp_path, boxes=there)], 1, in_turn([new]))
     (canvas,), calls = inserted([item], with_good_parts=True)
     with_objects, without = calls
