@@ -31,6 +31,11 @@ LEVEL = {room: level for level, rooms in enumerate(TIERS) for room in rooms}
 BESIDE = {("models", "data"): "stay_diffusion.data.layout"}  # the one neighbour that may be imported
 FORBIDDEN = re.compile(r"sys\.path(\.(insert|append|remove|extend)|\[.*\]? =|\s*\+?=)|runpy|spec_from_file_location")
 
+POSIX_ONLY = re.compile(
+    r"import (fcntl|resource|pwd|grp|termios)\b|/proc/|os\.(fork|getuid|killpg|sched_getaffinity|sysconf|uname)\b"
+    r"|signal\.SIG(ALRM|CHLD|HUP|KILL|USR)"
+)
+
 
 def own_imports(path: Path) -> set[str]:
     """Return the modules of ours that a file imports, anywhere in it."""
@@ -104,6 +109,11 @@ def test_the_rules_see_the_imports():
 @pytest.mark.parametrize("path", [*MODULES, *OUTSIDE], ids=str)
 def test_nothing_is_loaded_past_the_import_system(path):
     assert not FORBIDDEN.search((ROOT / path).read_text())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_what_windows_lacks_is_used_in_one_place(path):
+    assert path.name == "machine.py" or not POSIX_ONLY.search((ROOT / path).read_text())
 
 
 @pytest.mark.parametrize("path", [*MODULES, *OUTSIDE], ids=str)

@@ -2,7 +2,6 @@
 
 import atexit
 import itertools
-import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..system.machine import kill_workers
 from .layout import Layout
 from .samples import LayoutDataset, Sample
 
@@ -88,9 +88,9 @@ def _load(dataset: LayoutDataset, groups: Iterable, num_workers: int, pin_memory
         # Without its own generator, opening the iterator draws from torch's global one: resuming would differ.
         generator=torch.Generator(),
     )
-    if num_workers:
-        atexit.unregister(_end_workers)
-        atexit.register(_end_workers)
+    if num_workers:  # which ignore the SIGTERM that multiprocessing ends them with: it would wait for ever
+        atexit.unregister(kill_workers)
+        atexit.register(kill_workers)
     for batch in loader:
         if isinstance(batch, ValueError):
             raise batch
@@ -99,13 +99,6 @@ def _load(dataset: LayoutDataset, groups: Iterable, num_workers: int, pin_memory
 
 def _collate_or_error(samples: Sequence[Sample | ValueError]) -> Batch | ValueError:
     return next((sample for sample in samples if isinstance(sample, ValueError)), None) or collate(samples)
-
-
-def _end_workers() -> None:
-    # At an unforeseen end: workers ignore the SIGTERM that multiprocessing ends them with, and it would wait for ever.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call their end an error
-    for worker in multiprocessing.active_children():
-        worker.kill()
 
 
 def _ignore_signals(worker: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..system.machine import physical_memory
 from .annotations import ImageRecord
 from .images import ImageError, Picture
 from .samples import LayoutDataset
@@ -53,7 +54,7 @@ def _from_memory(pictures: dict[tuple, Picture], record: ImageRecord) -> Picture
 def _all_in_memory(dataset: LayoutDataset) -> dict[tuple, Picture]:
     # Before workers are forked, so that they share what is read here instead of each reading its own.
     records = list({(record.path, bool(record.maps)): record for record in dataset.records}.values())
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    physical = physical_memory()
     with ThreadPoolExecutor(READERS) as threads:  # decoders run outside of Python's lock
         pictures = list(threads.map(dataset.read, records[:PROBED]))
         needed = sum(size_in_bytes(picture) for picture in pictures) / max(len(pictures), 1) * len(records)

@@ -72,7 +72,7 @@ def keep_freed_memory() -> None:
     By default it returns those of some megabytes, every feature map, to the system at once, which hands out the next
     one as zeroed pages, fault by fault: up to an eighth of a step on a CPU.
     """
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: no block comes straight from the system
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: hardly anything free at the end of the heap goes back
@@ -106,8 +106,9 @@ def in_best_format(model: torch.nn.Module) -> torch.nn.Module:
     Convolutions are faster then, below float32 above all. Not for training, which gains nothing in float32 and loses
     a tenth below. A GPU's group norm copies such maps.
     """
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    return model.to(memory_format=torch.channels_last) if on_cpu else model
+    if next(model.parameters()).device.type == "cpu":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+    return model
 
 
 def autocast(device: torch.device, precision: str):

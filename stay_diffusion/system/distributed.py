@@ -1,4 +1,4 @@
-"""One process among several: how all of them start, count, fail and end together. Alone, nothing here does anything."""
+"""Start, count, fail and end together with the other processes of a run. Alone, nothing here does anything."""
 
 import logging
 import multiprocessing
@@ -10,23 +10,34 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from . import machine
 from .launchers import ALONE, World, find_world, forget_meeting, meet
+
+if TYPE_CHECKING:
+    import torch
+    from torch.distributed import Store
 
 LOOK_EVERY = 1.0  # seconds between looks at whether another process has failed
 FAILED = "failed"
 
-
-_world, _store, _leaving = ALONE, None, threading.Event()
+_world, _leaving = ALONE, threading.Event()
+_store: "Store | None" = None
 
 
 def joined() -> bool:
     return _store is not None
 
 
+def _shared() -> "Store":
+    """Return the key-value store of all processes, which have joined."""
+    assert _store is not None
+    return _store
+
+
 def join(timeout: float) -> World:
-    """Meets all processes of the launcher, or none; from then on an error of one ends all, and only rank 0 prints.
+    """Meet all processes of the launcher, or none; from then on an error of one ends all, and only rank 0 prints.
 
     ValueError, after `timeout` seconds at most, where they do not meet.
     """
@@ -53,43 +64,50 @@ def join(timeout: float) -> World:
 
 
 def _wait_for_arrivals(timeout: float) -> None:
-    _store.set(f"here/{_world.rank}", "")
+    store = _shared()
+    store.set(f"here/{_world.rank}", "")
     deadline = time.monotonic() + timeout
-    while missing := [rank for rank in range(_world.size) if not _store.check([f"here/{rank}"])]:
+    while missing := [rank for rank in range(_world.size) if not store.check([f"here/{rank}"])]:
         if time.monotonic() > deadline:
             ranks = ", ".join(map(str, missing))
             raise ValueError(f"rank {ranks} of {_world.size} did not arrive within --dist_timeout {timeout:g} seconds")
         time.sleep(0.05)
 
 
-def start_group(world: World, device, timeout: float) -> None:
-    """torch.distributed's process group: NCCL where the device is a GPU, else gloo."""
+def start_group(world: World, device: "torch.device", timeout: float) -> None:
+    """Start torch.distributed's process group: NCCL where the device is a GPU, else gloo."""
     import torch.distributed as dist
 
-    if world.size > 1:
-        backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
-        options = {"device_id": device} if device.type == "cuda" else {}
-        store = dist.PrefixStore("group", _store)
-        limit = timedelta(seconds=timeout)
-        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=limit, **options)
+    if world.size == 1:
+        return
+    on_gpu = device.type == "cuda"
+    dist.init_process_group(
+        "cuda:nccl,cpu:gloo" if on_gpu else "gloo",
+        store=dist.PrefixStore("group", _shared()),
+        rank=world.rank,
+        world_size=world.size,
+        timeout=timedelta(seconds=timeout),
+        device_id=device if on_gpu else None,
+    )
 
 
 def wait_for_all(name: str, value: str = "") -> list[str]:
-    """What every process gave, by rank, once all have come here under this name, however long that takes.
+    """Return what every process gave, by rank, once all have come here under this name, however long that takes.
 
     Needs no group, as `gather` does.
     """
     if _world.size == 1:
         return [value]
     names = [f"{name}/{rank}" for rank in range(_world.size)]
-    _store.set(names[_world.rank], value)
-    while not _store.check(names):
+    store = _shared()
+    store.set(names[_world.rank], value)
+    while not store.check(names):
         time.sleep(0.05)
-    return [_store.get(each).decode() for each in names]
+    return [store.get(each).decode() for each in names]
 
 
 def sum_over_ranks(values: list[float]) -> list[float]:
-    """Each value summed over all processes, in float64."""
+    """Return each value summed over all processes, in float64."""
     import torch
     import torch.distributed as dist
 
@@ -100,25 +118,25 @@ def sum_over_ranks(values: list[float]) -> list[float]:
     return summed.tolist()
 
 
-def gather(value) -> list:
-    """What every process gave, by rank, on each of them: any object that can be pickled."""
+def gather(value: Any) -> list:
+    """Return what every process gave, by rank, on each of them: any object that can be pickled."""
     import torch.distributed as dist
 
     if _world.size == 1:
         return [value]
-    gathered = [None] * _world.size
+    gathered: list = [None] * _world.size
     dist.all_gather_object(gathered, value)
     return gathered
 
 
 def gather_shares(name: str, own: dict[int, Any]) -> list:
-    """What all processes have made of one numbered list, in its order; `name` and waiting are as in wait_for_all."""
+    """Return what all processes have made of one numbered list, in its order; waits as wait_for_all does."""
     wait_for_all(name)
     return [value for _, value in sorted(each for share in gather(own) for each in share.items())]
 
 
 def leave() -> None:
-    """The clean end: all processes wait for one another, so that none takes another's end for a failure."""
+    """End cleanly: all processes wait for one another, so that none takes another's end for a failure."""
     global _world, _store
     if _store is None:
         return
@@ -140,7 +158,7 @@ def leave() -> None:
 
 
 def fail(message: str, speak: Callable[[], None]) -> None:
-    """Ends this process and all others; of several that fail at once only the first calls `speak`. Alone: speaks."""
+    """End this process and all others; of several that fail at once only the first calls `speak`. Alone: call it."""
     if _store is None:
         speak()
         return
@@ -162,16 +180,17 @@ def fail(message: str, speak: Callable[[], None]) -> None:
 
 
 def _watch(timeout: float) -> None:
-    """Ends this process soon after another has failed or fallen silent, wherever this one waits."""
+    """End this process soon after another has failed or fallen silent, wherever this one waits."""
     heard: dict[int, tuple[int, float]] = {}  # of each other rank its last sign of life, and when it came
     while not _leaving.wait(LOOK_EVERY):
         try:
-            _store.add(f"alive/{_world.rank}", 1)
+            store = _shared()
+            store.add(f"alive/{_world.rank}", 1)
             if _world.is_main:
-                _listen(heard, timeout)
-            if not _store.check([FAILED]):
+                _listen(store, heard, timeout)
+            if not store.check([FAILED]):
                 continue
-            rank, _, message = _store.get(FAILED).decode().partition("\n")
+            rank, _, message = store.get(FAILED).decode().partition("\n")
         except Exception:
             rank, message = "0", "has ended"
         if _leaving.is_set():
@@ -182,19 +201,19 @@ def _watch(timeout: float) -> None:
             end_now(1)
 
 
-def _listen(heard: dict[int, tuple[int, float]], timeout: float) -> None:
-    """Rank 0 notices a process that was killed where no launcher or collective operation does."""
+def _listen(store: "Store", heard: dict[int, tuple[int, float]], timeout: float) -> None:
+    """Notice, on rank 0, a process that was killed where no launcher or collective operation does."""
     now = time.monotonic()
     for rank in range(1, _world.size):
-        signs = _store.add(f"alive/{rank}", 0)
+        signs = store.add(f"alive/{rank}", 0)
         if heard.get(rank, (-1, 0.0))[0] != signs:
             heard[rank] = signs, now
         elif now - heard[rank][1] > timeout:
-            _store.set(FAILED, f"{rank}\nrank {rank} has not been heard of for --dist_timeout {timeout:g} seconds")
+            store.set(FAILED, f"{rank}\nrank {rank} has not been heard of for --dist_timeout {timeout:g} seconds")
 
 
 def end_now(code: int) -> NoReturn:
-    """Without destructors, which would wait for processes that have ended."""
+    """Exit without destructors, which would wait for processes that have ended."""
     for worker in multiprocessing.active_children():
         worker.kill()
     sys.stdout.flush()
@@ -210,5 +229,4 @@ def _share_cores(world: World) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         import torch
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // world.local_size))
+        torch.set_num_threads(max(1, machine.usable_cores() // world.local_size))

@@ -1,38 +1,31 @@
-"""Which of several processes this one is under mpiexec, srun and torchrun, and how they find one another."""
+"""The rank of this process under mpiexec, srun and torchrun, and the way its siblings find one another."""
 
 import contextlib
-import fcntl
 import os
 import re
 import socket
-import struct
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import machine
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 # What each launcher calls rank, size, local rank, local size; tried in this order. Slurm also describes a plain sbatch,
 # which is no launcher of processes: only a step (srun) has the first of its names.
 LAUNCHERS = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-    "Open MPI": (
-        "OMPI_COMM_WORLD_RANK",
-        "OMPI_COMM_WORLD_SIZE",
-        "OMPI_COMM_WORLD_LOCAL_RANK",
-        "OMPI_COMM_WORLD_LOCAL_SIZE",
-    ),
+    "Open MPI": tuple(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")),
     "MPICH": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-    "MVAPICH": (
-        "MV2_COMM_WORLD_RANK",
-        "MV2_COMM_WORLD_SIZE",
-        "MV2_COMM_WORLD_LOCAL_RANK",
-        "MV2_COMM_WORLD_LOCAL_SIZE",
-    ),
+    "MVAPICH": tuple(f"MV2_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")),
 }
-
-SIOCGIFADDR = 0x8915  # Linux: the address of a network interface
+LAUNCHER_PROGRAMS = re.compile(r"hydra|pmi_proxy|orted|prted|mpirun|mpiexec|slurmstepd")
 
 
 @dataclass(frozen=True)
@@ -58,27 +51,32 @@ ALONE = World()
 
 
 def find_world(environment: Mapping[str, str] = os.environ) -> World:
-    """This process as its launcher's variables describe it; alone without any. ValueError where they make no sense."""
+    """Return this process as its launcher's variables describe it; alone without any. ValueError if they contradict."""
     names = {**LAUNCHERS}
     if "SLURM_STEP_ID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
         names["srun"] = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "")
     for launcher, (rank, size, local_rank, local_size) in names.items():
-        if rank in environment and size in environment:
-            if "srun" in names and local_rank not in environment and environment[size] == environment[names["srun"][1]]:
-                continue  # srun --mpi=pmi2 sets MPICH's names too, but not those that tell the node's processes
-            values = [_number(environment, name) for name in (rank, size)]
-            on_node = _tasks_per_node(environment) if launcher == "srun" else environment.get(local_size)
-            values.append(_number(environment, local_rank) if local_rank in environment else values[0])
-            values.append(int(on_node) if on_node and str(on_node).isdecimal() else values[1])
-            world = World(*values, launcher)
-            if not (0 <= world.rank < world.size and 0 <= world.local_rank < world.local_size <= world.size):
-                raise ValueError(f"{launcher}: {rank}={world.rank} with {size}={world.size} cannot be")
-            return world if world.size > 1 else ALONE
+        if rank not in environment or size not in environment:
+            continue
+        if "srun" in names and local_rank not in environment and environment[size] == environment[names["srun"][1]]:
+            continue  # srun --mpi=pmi2 sets MPICH's names too, but not those that tell the node's processes
+        own, of_all = _number(environment, rank), _number(environment, size)
+        on_node = _tasks_per_node(environment) if launcher == "srun" else environment.get(local_size, "")
+        world = World(
+            own,
+            of_all,
+            _number(environment, local_rank) if local_rank in environment else own,
+            int(on_node) if on_node.isdecimal() else of_all,
+            launcher,
+        )
+        if not (0 <= world.rank < world.size and 0 <= world.local_rank < world.local_size <= world.size):
+            raise ValueError(f"{launcher}: {rank}={world.rank} with {size}={world.size} cannot be")
+        return world if world.size > 1 else ALONE
     return ALONE
 
 
-def meet(world: World, timeout: float):
-    """The key-value store that all processes share, held by rank 0; ValueError where they do not meet in time."""
+def meet(world: World, timeout: float) -> "Store":
+    """Return the key-value store that all processes share, held by rank 0; ValueError if they do not meet."""
     import torch.distributed as dist
 
     limit = timedelta(seconds=timeout)
@@ -88,8 +86,8 @@ def meet(world: World, timeout: float):
         address, port = _address_by_slurm() if world.launcher == "srun" else _address_by_mpi(world)
         os.environ.setdefault("MASTER_ADDR", address)
         os.environ.setdefault("MASTER_PORT", str(port))
-    if world.several_nodes:
-        _choose_interface(os.environ["MASTER_ADDR"])
+    if world.several_nodes and (interface := machine.interface_towards(os.environ["MASTER_ADDR"])):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # else gloo takes that of the node's own name
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     late = f"MASTER_ADDR:MASTER_PORT {place}: rank 0 did not answer within --dist_timeout {timeout:g} seconds"
     deadline = time.monotonic() + timeout
@@ -110,8 +108,8 @@ def meet(world: World, timeout: float):
         raise ValueError(f"MASTER_ADDR:MASTER_PORT {place}: {reason}") from None
 
 
-def _meet_on_node(world: World, timeout: float):
-    """Rank 0 listens on a free port of this machine and leaves its number where its siblings look."""
+def _meet_on_node(world: World, timeout: float) -> "Store":
+    """Listen, on rank 0, on a free port of this machine; leave its number where the siblings look."""
     import torch.distributed as dist
 
     limit = timedelta(seconds=timeout)
@@ -133,7 +131,7 @@ def _meet_on_node(world: World, timeout: float):
 
 
 def _answers(address: str, port: str) -> bool:
-    """Whether anyone listens there: torch itself would try for several times its timeout, and print stack traces."""
+    """Tell if anyone listens there: torch itself would try for several times its timeout, and print stack traces."""
     try:
         socket.create_connection((address, int(port)), timeout=5).close()
     except (OSError, ValueError):
@@ -142,34 +140,23 @@ def _answers(address: str, port: str) -> bool:
 
 
 def forget_meeting() -> None:
-    """Removes what processes on one node met by."""
+    """Remove what processes on one node met by."""
     _meeting_file().unlink(missing_ok=True)
 
 
 def _meeting_file() -> Path:
-    """The same for all processes that a launcher has started on a node, and for no others."""
-    pid = os.getppid()
-    try:  # processes may be started through scripts: the launcher's own process is further up
-        for ancestor in _ancestors(pid):
-            if re.search(r"hydra|pmi_proxy|orted|prted|mpirun|mpiexec|slurmstepd", ancestor[1]):
-                pid = ancestor[0]
-                break
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]  # else numbers come again
-    except (OSError, IndexError):
-        started = ""
-    return Path(tempfile.gettempdir()) / f"stay_diffusion-{os.getuid()}-{pid}-{started}"
-
-
-def _ancestors(pid: int):
-    """Number and name of a process, of its parent and so on."""
-    while pid > 1:
-        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
-        yield pid, name
-        pid = int(rest.split()[1])
+    """Return one path for all processes that a launcher has started on a node, and for no others."""
+    pid, started = os.getppid(), ""
+    with contextlib.suppress(OSError, IndexError):
+        # Processes may be started through scripts: the launcher's own process is further up.
+        found = (each for each, name in machine.ancestors(pid) if LAUNCHER_PROGRAMS.search(name))
+        pid = next(found, pid)
+        started = machine.start_time(pid)  # else numbers come again
+    return Path(tempfile.gettempdir()) / f"stay_diffusion-{machine.user_id()}-{pid}-{started}"
 
 
 def _address_by_slurm() -> tuple[str, int]:
-    """The first node of the step, and a port that follows from the job's number."""
+    """Return the first node of the step, and a port that follows from the job's number."""
     nodes = os.environ.get("SLURM_STEP_NODELIST", "")
     first = re.sub(r"\[(\d+)[^\]]*\]", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])
     if not first:
@@ -179,7 +166,7 @@ def _address_by_slurm() -> tuple[str, int]:
 
 
 def _address_by_mpi(world: World) -> tuple[str, int]:
-    """Rank 0's address and a free port there, told to the others by MPI."""
+    """Return rank 0's address and a free port there, broadcast by MPI."""
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py without an MPI library
@@ -201,22 +188,8 @@ def _address_by_mpi(world: World) -> tuple[str, int]:
     return MPI.COMM_WORLD.bcast(place, root=0)
 
 
-def _choose_interface(address: str) -> None:
-    """Tells gloo which of this node's networks leads to an address; by itself it takes that of the node's own name."""
-    if "GLOO_SOCKET_IFNAME" in os.environ:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        asking.connect((address, 9))  # sends nothing
-        own = socket.inet_aton(asking.getsockname()[0])
-        for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):  # one without an address
-                found = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()))[20:24]
-                if found == own and not own.startswith(b"\x7f"):
-                    os.environ["GLOO_SOCKET_IFNAME"] = name
-
-
 def _own_address() -> str:
-    """This machine's number, or its name where its number is one that means every machine itself."""
+    """Return this machine's number, or its name where its number is one that means every machine itself."""
     name = socket.gethostname()
     try:
         address = socket.gethostbyname(name)
@@ -233,7 +206,7 @@ def _number(environment: Mapping[str, str], name: str) -> int:
 
 
 def _tasks_per_node(environment: Mapping[str, str]) -> str:
-    """Of the node of a Slurm step that has most: 4 of "3(x2),4"."""
+    """Return the tasks of the node of a Slurm step that has most: 4 of "3(x2),4"."""
     if environment.get("SLURM_STEP_NUM_NODES") == "1":
         return environment["SLURM_STEP_NUM_TASKS"]
     return max(re.findall(r"(?<![x\d])\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", "")), key=int, default="")

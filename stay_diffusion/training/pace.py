@@ -1,6 +1,5 @@
 """How long a training run will take, from a few of its own steps."""
 
-import os
 import statistics
 import tempfile
 import time
@@ -12,6 +11,7 @@ import torch
 from ..config import RunConfig
 from ..data.layout import Layout
 from ..run.logger import Logger
+from ..system import machine
 from .state import TrainingState
 from .train_loop import train_step
 
@@ -40,11 +40,7 @@ def free_memory(device: torch.device) -> int:
     """Bytes that a new run could take on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:  # what is free or would be freed; only Linux says so
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return machine.free_memory()
 
 
 def for_one_image(config: RunConfig) -> RunConfig:

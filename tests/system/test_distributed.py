@@ -157,7 +157,9 @@ def test_so_they_are_with(train_ranks, alone, tmp_path, case):
 def test_so_they_are_compiled(train_ranks, alone, tmp_path, pieces):
     # One process: pieces of two pictures where each of two has pieces of one
     expected = alone(*(("--microbatch", 2) if pieces else ()))
-    preludes = dict.fromkeys(range(2), "from stay_diffusion import compilation; compilation.BACKEND = 'aot_eager'\n")
+    preludes = dict.fromkeys(
+        range(2), "from stay_diffusion.models import compilation; compilation.BACKEND = 'aot_eager'\n"
+    )
     outputs = train_ranks(2, tmp_path, *pieces, "--compile", "True", preludes=preludes)
     assert not [output for output in outputs if "not here" in output]
     assert_same_run(tmp_path, expected)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stay_diffusion.system import launchers
+from stay_diffusion.system import launchers, machine
 from stay_diffusion.system.device import pick_device
 from stay_diffusion.system.launchers import ALONE, World, find_world
 
@@ -216,13 +216,13 @@ def test_siblings_meet_by_one_file_and_others_by_another(monkeypatch, tmp_path):
 
 def test_processes_started_through_scripts_meet_by_their_launcher(monkeypatch, tmp_path):
     line = [(50, "python"), (40, "sh"), (30, "hydra_pmi_proxy"), (20, "mpiexec.hydra"), (10, "bash")]
-    monkeypatch.setattr(launchers, "_ancestors", lambda pid: iter(line))
+    monkeypatch.setattr(machine, "ancestors", lambda pid: iter(line))
     monkeypatch.setattr(Path, "read_text", lambda path: f"1 (x) {' '.join(map(str, range(3, 40)))}")
     assert "-30-" in launchers._meeting_file().name
 
 
 def test_ancestors_go_up_to_the_first_process():
-    line = list(launchers._ancestors(os.getpid()))
+    line = list(machine.ancestors(os.getpid()))
     assert line[0][0] == os.getpid() and line[1][0] == os.getppid() and line[-1][0] > 1
 
 
