@@ -22,7 +22,6 @@ import torch
 from stay_diffusion.config import RunConfig
 from stay_diffusion.data.formats import voc
 from stay_diffusion.data.loader import in_order
-from stay_diffusion.diffusion.gaussian_diffusion import respace
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import RunFolder
 from stay_diffusion.training.state import TrainingState
@@ -69,7 +68,7 @@ def loss_on(weights: Path, lists: Path) -> float:
     config = replace(config, train=replace(config.train, precision="fp32"))
     records, _ = factory.read_split(config.data, "val")
     dataset = factory.build_dataset(records, config, augment=False)
-    diffusion = respace(factory.build_diffusion(config.diffusion), config.diffusion.timestep_respacing)
+    diffusion = factory.build_training_diffusion(config.diffusion)
     state = TrainingState(config, factory.load_trained(config, weights, CPU), diffusion, CPU)
     batches, folder = list(in_order(dataset, 20)), RunFolder(weights.parent)
     losses = [Validation(batches, len(dataset), folder, diffusion, seed).loss(state) for seed in range(NOISES)]

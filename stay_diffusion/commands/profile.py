@@ -53,7 +53,6 @@ def main() -> int:
     # Imported only now, so that --help and mistyped flags answer at once.
     import torch
 
-    from ..diffusion.gaussian_diffusion import respace
     from ..run import factory
     from ..system.device import pick_device
     from ..training.freezing import freeze
@@ -66,7 +65,7 @@ def main() -> int:
     config, batches = stream(config, device, world)
     torch.manual_seed(config.train.seed)
     model = factory.build_model(config)
-    diffusion = respace(factory.build_diffusion(config.diffusion), config.diffusion.timestep_respacing)
+    diffusion = factory.build_training_diffusion(config.diffusion)
     freeze(model, config.train.freeze)
     state = TrainingState(config, model, diffusion, device, world)
     if switches["dry_run"]:

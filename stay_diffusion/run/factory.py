@@ -14,7 +14,7 @@ from ..data.samples import LayoutDataset
 from ..data.semantic_datasets import MODES
 from ..data.splits import PLACE
 from ..data.tags import merged
-from ..diffusion.gaussian_diffusion import GaussianDiffusion
+from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
 from ..models.unet import UNet
 from ..system import storage
 from ..system.device import in_best_format
@@ -42,6 +42,11 @@ def build_diffusion(config: DiffusionConfig) -> GaussianDiffusion:
         loss=loss,
         rescale_timesteps=config.rescale_timesteps,
     )
+
+
+def build_training_diffusion(config: DiffusionConfig) -> GaussianDiffusion:
+    """The process that a network is trained on: the steps that --timestep_respacing keeps."""
+    return respace(build_diffusion(config), config.timestep_respacing)
 
 
 def read_split(

@@ -1,4 +1,4 @@
-"""What a fine-tune starts from: a run's weights and options, its vocabulary open to the names of new data."""
+"""The start of a fine-tune: a run's weights and options, its vocabulary open to the names of new data."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,8 @@ from ..system import storage
 from . import factory
 
 
-def start_of(name: str) -> Path:
-    """The weights that --finetune_from means: a file's, or a run folder's averages, the best where they are kept.
+def find_weights(name: str) -> Path:
+    """Find the weights that --finetune_from names: a file's, or a run folder's averages, the best where they are kept.
 
     ValueError where there are none, or no config.json beside them.
     """
@@ -37,8 +37,8 @@ def _averages(folder: Path) -> Path:
     return found
 
 
-def started_config(weights: Path, given: dict, fresh: RunConfig) -> tuple[RunConfig, Vocabulary]:
-    """The configuration of a fine-tune, and the names that its start knows.
+def start_config(weights: Path, given: dict, fresh: RunConfig) -> tuple[RunConfig, Vocabulary]:
+    """Return the configuration of a fine-tune, and the names that its start knows.
 
     It has the start's model, diffusion and ways with data, and the training options of `fresh`. Its vocabulary is yet
     to be read; what was given of it chooses among the data's names. Tags that the start reads as other names are read
@@ -54,8 +54,8 @@ def started_config(weights: Path, given: dict, fresh: RunConfig) -> tuple[RunCon
     return replace(trained, data=data, train=train), factory.vocabulary_of(trained)
 
 
-def settled(given: dict, saved: RunConfig) -> tuple[dict, list[str]]:
-    """What still counts of what was given to continue a run, and a line for whatever contradicts how it began.
+def resolve_resume_flags(given: dict, saved: RunConfig) -> tuple[dict, list[str]]:
+    """Drop given options that no longer apply to a run that continues; add a line for each that contradicts its start.
 
     A fine-tune's --classes and --product_tags chose among the data's: given again, they need not be all that it knows.
     """
@@ -65,9 +65,9 @@ def settled(given: dict, saved: RunConfig) -> tuple[dict, list[str]]:
         problems.append(f"--finetune_from {start} contradicts the run's start, {began or 'another'}")
     if given.get("freeze", saved.train.freeze) != saved.train.freeze:
         problems.append(f"--freeze {given['freeze']} contradicts the run's {saved.train.freeze}")
-    done = {"finetune_from"}
+    used = {"finetune_from"}
     if began:
         left_out = {tag for tag, name in read_map(saved.data.class_map).items() if not name}
         known = {name: {*getattr(saved.data, name)} - left_out for name in ("classes", "product_tags")}
-        done |= {name for name, names in known.items() if set(given.get(name, ())) <= names}
-    return {name: value for name, value in given.items() if name not in done}, problems
+        used |= {name for name, names in known.items() if set(given.get(name, ())) <= names}
+    return {name: value for name, value in given.items() if name not in used}, problems

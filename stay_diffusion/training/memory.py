@@ -37,6 +37,20 @@ def estimate_memory(config: RunConfig, model: torch.nn.Module, diffusion: Gaussi
     }
 
 
+def explain_out_of_memory(
+    error: RuntimeError, config: RunConfig, model: torch.nn.Module, diffusion: GaussianDiffusion
+) -> ValueError | None:
+    """Return what to do about an error of training for want of memory; None for other errors."""
+    if "DataLoader worker" in str(error):
+        told = "a process that loads pictures was killed, by the system for want of memory perhaps"
+        return ValueError(f"{told}: fewer --num_workers need less ({str(error).splitlines()[0][:100]})")
+    if not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)):
+        return None
+    needed = sum(estimate_memory(config, model, diffusion).values()) / 2**30
+    advice = "a smaller --microbatch, --use_checkpoint True or a smaller --image_size need less"
+    return ValueError(f"out of memory (training takes about {needed:.1f} GiB in float32): {advice}")
+
+
 def _kept_by_autograd(config: RunConfig, model: torch.nn.Module, diffusion: GaussianDiffusion) -> int:
     """Bytes per image."""
     meta, size = copy.deepcopy(model).to("meta").train(), config.model.image_size

@@ -2,6 +2,7 @@
 
 import torch
 
+from ..data.loader import in_order
 from ..diffusion.gaussian_diffusion import GaussianDiffusion
 from ..run.checkpoint import RunFolder, save_tensors
 from ..run.logger import Logger
@@ -9,6 +10,7 @@ from ..system.device import autocast
 from ..system.distributed import sum_over_ranks
 from ..system.launchers import ALONE, World
 from .best import Best
+from .data_sets import TrainingData
 from .draws import noise
 from .state import TrainingState
 
@@ -68,3 +70,11 @@ class Validation:
             total += terms["loss"].sum().item()
             start += len(images)
         return total
+
+
+def build_validation(data: TrainingData, folder: RunFolder, diffusion: GaussianDiffusion, world: World) -> Validation:
+    """Return the validation of a run by its held-out images, this process's share of them in memory."""
+    options, dataset = data.config.train, data.watched(data.config.train.val_images)
+    batches = list(in_order(dataset, options.batch_size, rank=world.rank, world=world.size))
+    keeps_best = options.kept_by == "val_loss"
+    return Validation(batches, len(dataset), folder, diffusion, options.seed, world, keeps_best)

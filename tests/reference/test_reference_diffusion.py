@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from stay_diffusion.config import RunConfig, flags
-from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace
+from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion
 from stay_diffusion.diffusion.samplers import ancestral_step, ddim, ddim_step
 from stay_diffusion.run import factory
 
@@ -21,7 +21,7 @@ def diffusion_of(given: dict) -> GaussianDiffusion:
     """From options in guided-diffusion's names, by the way of a run's configuration."""
     values = {{"steps": "diffusion_steps"}.get(name, name): value for name, value in given.items()}
     options = flags.unflatten(RunConfig, values, "flags").diffusion
-    return respace(factory.build_diffusion(options), options.timestep_respacing)
+    return factory.build_training_diffusion(options)
 
 
 def network_of(diffusion: GaussianDiffusion):

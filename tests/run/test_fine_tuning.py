@@ -10,7 +10,7 @@ import torch
 
 from stay_diffusion.config import DataConfig, RunConfig, TrainConfig
 from stay_diffusion.run.checkpoint import RunFolder, load_tensors
-from stay_diffusion.run.fine_tuning import settled, start_of
+from stay_diffusion.run.fine_tuning import find_weights, resolve_resume_flags
 
 TRAIN = "scripts/image_train.py"
 LABELS = "conditioner.object_codes.label_embedding.weight"
@@ -191,38 +191,38 @@ def test_a_start_that_cannot_be_is_one_line_and_makes_no_folder(run_script, comm
 
 
 def test_weights_are_found_in_the_folder_or_named(base, tmp_path):
-    assert start_of(str(base)) == base / "ema_0.9_best.pt"
-    assert start_of(str(base / "model.pt")) == base / "model.pt"
+    assert find_weights(str(base)) == base / "ema_0.9_best.pt"
+    assert find_weights(str(base / "model.pt")) == base / "model.pt"
     for name in ("config.json", "ema_0.9.pt", "model.pt"):
         shutil.copy(base / name, tmp_path / name)
-    assert start_of(str(tmp_path)) == tmp_path / "ema_0.9.pt"
+    assert find_weights(str(tmp_path)) == tmp_path / "ema_0.9.pt"
     (tmp_path / "ema_0.9.pt").unlink()
-    assert start_of(str(tmp_path)) == tmp_path / "model.pt"
+    assert find_weights(str(tmp_path)) == tmp_path / "model.pt"
     (tmp_path / "model.pt").unlink()
     with pytest.raises(ValueError, match="no weights in it"):
-        start_of(str(tmp_path))
+        find_weights(str(tmp_path))
     for name, told in ((tmp_path / "nowhere", "no such run folder"), (tmp_path.parent, "not the folder of a run")):
         with pytest.raises(ValueError, match=f"--finetune_from {re.escape(str(name))}: {told}"):
-            start_of(str(name))
+            find_weights(str(name))
     shutil.copy(base / "model.pt", tmp_path / "bare.pt")
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match=r"bare\.pt: no config\.json beside it"):
-        start_of(str(tmp_path / "bare.pt"))
+        find_weights(str(tmp_path / "bare.pt"))
 
 
 def test_a_start_given_again_is_the_same_by_its_folder_or_its_file(tmp_path, monkeypatch):
     saved = RunConfig(train=TrainConfig(finetune_from=str(tmp_path / "a/ema_0.9.pt")))
     monkeypatch.chdir(tmp_path)
     for name in ("a", "a/ema_0.9.pt", str(tmp_path / "a")):
-        assert settled({"finetune_from": name, "lr": 1.0}, saved) == ({"lr": 1.0}, [])
+        assert resolve_resume_flags({"finetune_from": name, "lr": 1.0}, saved) == ({"lr": 1.0}, [])
     for name in ("b", "a/model.pt", "."):
-        assert settled({"finetune_from": name}, saved)[1]
-    assert settled({"finetune_from": "a"}, RunConfig())[1]
+        assert resolve_resume_flags({"finetune_from": name}, saved)[1]
+    assert resolve_resume_flags({"finetune_from": "a"}, RunConfig())[1]
 
 
 def test_choices_given_again_count_only_against_what_the_run_left_out():
     data = DataConfig(classes=("spot", "line"), product_tags=("A",), class_map=("line=",))
     saved = RunConfig(data=data, train=TrainConfig(finetune_from="/runs/a/model.pt"))
-    assert settled({"classes": ["spot"]}, saved) == ({}, [])
-    assert settled({"classes": ["spot", "line"]}, saved)[0] == {"classes": ["spot", "line"]}
-    assert settled({"classes": ["spot"]}, RunConfig(data=data))[0] == {"classes": ["spot"]}
+    assert resolve_resume_flags({"classes": ["spot"]}, saved) == ({}, [])
+    assert resolve_resume_flags({"classes": ["spot", "line"]}, saved)[0] == {"classes": ["spot", "line"]}
+    assert resolve_resume_flags({"classes": ["spot"]}, RunConfig(data=data))[0] == {"classes": ["spot"]}
