@@ -9,10 +9,8 @@ from stay_diffusion import commands
 from stay_diffusion.commands import (
     browse,
     check,
-    detector,
     evaluate,
     features,
-    gain,
     import_weights,
     merge,
     nll,
@@ -20,6 +18,7 @@ from stay_diffusion.commands import (
 )
 from stay_diffusion.commands.completion import parser_of
 from stay_diffusion.config import RunConfig, SampleRun, flags
+from stay_diffusion.detector.options import DetectorGain, TrainDetector
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
@@ -32,8 +31,8 @@ CONFIGS = {
     "nll": nll.NllRun,
     "evaluate": evaluate.EvaluateRun,
     "features": features.FeaturesRun,
-    "detector": detector.TrainDetector,
-    "gain": gain.DetectorGain,
+    "detector": TrainDetector,
+    "gain": DetectorGain,
     "import-weights": import_weights.ImportRun,
     "check": check.CheckRun,
     "browse": browse.BrowseRun,

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from .option import numbers, option
 
+DATASET_MODES = ("sdi", "images", "voc", "yolo", "coco_json", "coco")  # of boxes and of images alone
+DATASET_MODES += ("ade20k", "cityscapes", "celeba", "coco_semantic", "maps")  # of label maps
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -12,9 +15,8 @@ class DataConfig:
         "sdi",
         "sdi: boxes drawn in VoTT; coco: COCO-Stuff as the literature filters it; coco_json, voc, yolo: boxes of these "
         "formats; images: pictures alone; maps: label maps with a classes.txt; the others: those of SPADE and SDM",
-        ("sdi", "images", "voc", "yolo", "coco_json", "coco",
-         "ade20k", "cityscapes", "celeba", "coco_semantic", "maps"),
-    )  # fmt: skip
+        DATASET_MODES,
+    )
     image_dir: str = option("", "where the images are, if not where the format has them")
     product_tags: tuple = option((), "tags that name products; none given: those that always cover the whole image")
     classes: tuple = option((), "defect classes in label order, others left out; none given: all of the training data")

@@ -1,9 +1,5 @@
-"""Draws the embedded data set: grey surfaces of two products with five kinds of defects, as two VoTT exports.
+"""Draw the built-in data set: grey surfaces of two products with five kinds of defects, as two VoTT exports."""
 
-python datasets/synthetic_sdi.py --out DIR    writes DIR/{train,val}/vott-json-export/ (PNGs beside the JSON)
-"""
-
-import argparse
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +23,8 @@ GOOD_PART_EVERY = 8  # one picture in so many has no defect
 NUM_DEFECTS = {1: 0.33, 2: 0.27, 3: 0.20, 4: 0.12, 5: 0.08}  # probability of so many in one of the others
 SMALLEST, LARGEST = 0.03, 0.36  # of the side
 
-Array, Rng = np.ndarray, np.random.Generator
+Array = np.ndarray
+Rng = np.random.Generator
 Layer = tuple[Array, Array | float]  # opacity 0..1 and grey 0..1
 
 
@@ -49,7 +46,7 @@ def brushed_metal(rng: Rng, height: int, width: int) -> Array:
     """Product A: dark grey, horizontal streaks, lit from one side."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     light = rng.uniform(-0.05, 0.05) * x + rng.uniform(-0.05, 0.05) * y
-    broad = smooth_noise(rng, height, width, rng.integers(19, 27), 2)
+    broad = smooth_noise(rng, height, width, int(rng.integers(19, 27)), 2)
     fine = smooth_noise(rng, height, width, height, max(2, width // 24))
     return 0.42 + rng.uniform(-0.03, 0.03) + light + 0.045 * broad + 0.025 * fine
 
@@ -157,8 +154,9 @@ def is_crowded(box: Box, others: list[Box]) -> bool:
 def draw_sample(seed: int, split: str, index: int) -> Sample:
     """The picture that belongs to (seed, split, index), whatever else is drawn."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    shortest, longest = np.log(SIDES)
     while True:
-        width, height = (round(float(np.exp(x))) for x in rng.uniform(*np.log(SIDES), size=2))
+        width, height = (round(float(np.exp(x))) for x in rng.uniform(shortest, longest, size=2))
         if max(width, height) <= MAX_ASPECT * min(width, height):
             break
     product = PRODUCTS[rng.integers(len(PRODUCTS))]
@@ -166,15 +164,19 @@ def draw_sample(seed: int, split: str, index: int) -> Sample:
     sensor_noise = rng.normal(0, 0.008, size=surface.shape)
     is_good = index % GOOD_PART_EVERY == GOOD_PART_EVERY - 1
     num_defects = 0 if is_good else rng.choice(list(NUM_DEFECTS), p=list(NUM_DEFECTS.values()))
-    painted, boxes = surface, []
+    painted = surface
+    boxes: list[Box] = []
     while len(boxes) < num_defects:
         label = rng.choice(list(KINDS)).item()
         attempt = paint_defect(rng, painted, label)
         if attempt and not is_crowded(attempt[1], boxes):
             painted = attempt[0]
             boxes.append(attempt[1])
-    surface, picture = (np.uint8(np.clip(x + sensor_noise, 0, 1) * 255 + 0.5) for x in (surface, painted))
-    return Sample(surface, picture, product, tuple(boxes))
+
+    def to_greys(greys: Array) -> Array:
+        return (np.clip(greys + sensor_noise, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+    return Sample(to_greys(surface), to_greys(painted), product, tuple(boxes))
 
 
 def write_split(out: Path, split: str, count: int, seed: int, workers: int) -> list[ImageRecord]:
@@ -228,15 +230,5 @@ def generate(out: Path, num_train: int = 600, num_val: int = 64, seed: int = 0, 
     for split, count in zip(SPLITS, (num_train, num_val), strict=True):
         records = write_split(out, split, count, seed, workers)
         names = Counter(name for r in records for name in (f"product {r.product}", *(box.label for box in r.boxes)))
-        told = ", ".join(f"{name} {names[name]}" for name in sorted(names))
-        print(f"{split}: {count} images, {sum(not r.boxes for r in records)} of them good parts; {told}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--out", type=Path, required=True, help="folder to fill; created where missing")
-    parser.add_argument("--num_train", type=int, default=600, help="pictures to learn from")
-    parser.add_argument("--num_val", type=int, default=64, help="pictures to compare with")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
-    parser.add_argument("--workers", type=int, default=2, help="threads; the pictures do not depend on it")
-    generate(**vars(parser.parse_args()))
+        counts = ", ".join(f"{name} {names[name]}" for name in sorted(names))
+        print(f"{split}: {count} images, {sum(not r.boxes for r in records)} of them good parts; {counts}")

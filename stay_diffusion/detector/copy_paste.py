@@ -1,14 +1,5 @@
-"""Copy-paste augmentation, the baseline for synthetic pictures: real defects pasted onto other real pictures.
+"""Plan and paste: crops of real defects onto other real images, the baseline for synthetic images."""
 
-python evaluations/copy_paste.py --data_dir DATA --out OUTPUT/copy_paste --num 300
-
-Each picture is a training picture with its own defects, or a defect-free one (--backgrounds), onto which crops of other
-training pictures' defects are pasted, their edges feathered, clear of what is drawn there. Written is a folder as
-image_sample.py makes it: samples/ with their annotations, manifest.jsonl, preview.png. Interrupted, the same command
-continues.
-"""
-
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from ..config import DataConfig
 from ..data.annotations import ImageRecord, Vocabulary, label_boxes
-from ..data.datasets import DATASETS
-from ..data.images import find_pictures, to_pil, to_tensor
+from ..data.images import find_pictures
 from ..layouts.items import LayoutItem
-from ..sampling.results import ResultsFolder
 from . import data as detector_data
 from .data import Example
 
@@ -69,30 +57,6 @@ class Plan:
         return LayoutItem(f"copy_paste_{index:05d}", self.host.product, objects, "copy_paste")
 
 
-def main() -> int:
-    args = parse_arguments()
-    data = DataConfig(str(args.data_dir), args.dataset_mode, val_fraction=args.val_fraction)
-    records, vocabulary = detector_data.read(data, "train")
-    donors = hosts_of(detector_data.choose(records, args.num_real), vocabulary, data)
-    if not any(len(donor.example.labels) for donor in donors):
-        raise ValueError(f"--data_dir {args.data_dir}: no training picture has an object to paste")
-    hosts = backgrounds(args.backgrounds) if args.backgrounds else donors
-
-    plans = [plan(hosts, donors, args.feather, args.most, rng_of(args.seed, i)) for i in range(args.num)]
-    items = [one.item(index, vocabulary) for index, one in enumerate(plans)]
-    settings = {name: getattr(args, name) for name in ("seed", "feather", "most", "num_real")}
-    results = ResultsFolder(args.out, vocabulary)
-    done = results.done(items, settings)
-    results.open()
-    for index in tqdm(sorted(set(range(args.num)) - done), unit="picture", disable=None):
-        image = to_pil(to_tensor(paste_all(plans[index], args.feather), channels_of(plans[index].host)))
-        results.add(index, items[index], image, settings | provenance(plans[index]))
-    results.finish(items, save_npz=False)
-    objects = sum(len(one.pastes) for one in plans)
-    print(f"{args.num} pictures with {objects} pasted objects: {args.out.resolve()}")
-    return 0
-
-
 def rng_of(seed: int, index: int) -> np.random.Generator:
     return np.random.default_rng((seed, index))
 
@@ -112,7 +76,7 @@ def backgrounds(folder: Path) -> list[Host]:
 
 def plan(hosts: Sequence[Host], donors: Sequence[Host], feather: int, most: int, rng: np.random.Generator) -> Plan:
     """As many pasted objects as a donor drawn at random has, `most` at most (0: no limit), where there is room."""
-    host = hosts[rng.integers(len(hosts))]
+    host = hosts[int(rng.integers(len(hosts)))]
     fitting = [
         donor
         for donor in donors
@@ -185,24 +149,3 @@ def provenance(one: Plan) -> dict:
     """The files that a picture was made from."""
     pasted = [str(paste.donor.example.path.resolve()) for paste in one.pastes]
     return {"source_image": str(one.host.example.path.resolve()), "pasted_from": pasted}
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--data_dir", type=Path, required=True, help="data set: its train split alone is used")
-    parser.add_argument("--dataset_mode", choices=DATASETS, default="sdi", help="its format")
-    parser.add_argument("--val_fraction", type=float, default=0.1, help="share held out where it has no val folder")
-    parser.add_argument("--num_real", type=int, default=0, help="use so many of the pictures, always the same; 0: all")
-    parser.add_argument("--backgrounds", type=Path, help="folder of defect-free pictures to paste onto instead")
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--num", type=int, required=True, help="pictures to make")
-    parser.add_argument("--most", type=int, default=0, help="most pasted objects in a picture; 0: no limit")
-    parser.add_argument("--feather", type=int, default=4, help="pixels around a box over which its crop fades")
-    parser.add_argument("--seed", type=int, default=0, help="picture i is drawn from (seed, i)")
-    args = parser.parse_args()
-    for name, least in (("num", 1), ("num_real", 0), ("most", 0), ("feather", 0), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise ValueError(f"--{name} {getattr(args, name)}: must be {least} or more")
-    return args

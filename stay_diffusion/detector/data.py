@@ -1,7 +1,4 @@
-"""Pictures with boxes as detectors take them: any data set, all of it or chosen pictures, and what makes it itself.
-
-Imported by the commands that train and measure detectors.
-"""
+"""Images with boxes as detectors take them, from any data set or results folder; digests that identify them."""
 
 import hashlib
 from collections import Counter
@@ -65,8 +62,8 @@ def read(data: DataConfig, split: str) -> tuple[list[ImageRecord], Vocabulary]:
     if not runs:
         records, vocabulary = factory.read_split(data, split)
     else:
-        options = {"dataset_mode": "sdi", "val_fraction": 0.0}
-        parts = [factory.read_split(replace(data, data_dir=str(run / "samples"), **options), "train") for run in runs]
+        samples = replace(data, dataset_mode="sdi", val_fraction=0.0)
+        parts = [factory.read_split(replace(samples, data_dir=str(run / "samples")), "train") for run in runs]
         records, vocabulary = [record for part, _ in parts for record in part], parts[0][1]
     return sorted(records, key=lambda record: (record.stem, str(record.path))), vocabulary
 
@@ -115,7 +112,7 @@ def objects_per_class(items: Sequence[Example], classes: Sequence[str]) -> dict[
     return {name: counts[label] for label, name in enumerate(classes, 1)}
 
 
-def picture_digest(item: Example) -> str:
+def image_digest(item: Example) -> str:
     """Of the decoded greys, so that the same picture is known under another name or in another format."""
     image = item.picture()
     image = image.convert("L") if image.mode == "RGB" else image

@@ -1,21 +1,20 @@
-"""What the trainings of detector_gain.py say: means over seeds, paired differences, verdicts; as a Markdown page.
-
-Imported by detector_gain.py.
-"""
+"""Conclude from trainings: means over seeds, paired differences, verdicts; as a Markdown page."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .gain_runs import Arm
+from ..system.tables import markdown_table
+from .gain_sets import Arm
 
 FIGURES = ("map", "ap50", "recall", "recall50")
 OF_CLASS = ("ap", "ap50", "recall50")
 CONFIDENCE = 0.95
 WORTHWHILE = 0.01  # a gain of mAP under this is none
-GAIN, NO_GAIN, UNTOLD = "gain", "no gain", "cannot be told"
+GAIN, NO_GAIN, UNDECIDED = "gain", "no gain", "cannot be told"
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Difference:
     @property
     def verdict(self) -> str:
         if self.low is None or self.high is None:
-            return UNTOLD
-        return GAIN if self.low > 0 else NO_GAIN if self.high < WORTHWHILE else UNTOLD
+            return UNDECIDED
+        return GAIN if self.low > 0 else NO_GAIN if self.high < WORTHWHILE else UNDECIDED
 
 
 def difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
@@ -52,10 +51,11 @@ def difference(values: Sequence[float], baseline: Sequence[float]) -> Difference
 
 def spread(values: Sequence[float | None]) -> dict | None:
     """Mean, standard deviation over seeds (None with one) and the values; None for a class without objects."""
-    if None in values:
+    numbers = [float(value) for value in values if value is not None]
+    if len(numbers) < len(values):
         return None
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "std": std, "values": [float(value) for value in values]}
+    std = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+    return {"mean": float(np.mean(numbers)), "std": std, "values": numbers}
 
 
 def summarise(arms: Sequence[Arm], results: Sequence[Sequence[dict]]) -> list[dict]:
@@ -63,7 +63,12 @@ def summarise(arms: Sequence[Arm], results: Sequence[Sequence[dict]]) -> list[di
     entries = []
     for arm, runs in zip(arms, results, strict=True):
         found = difference([run["map"] for run in runs], [run["map"] for run in results[0]])
-        entry = {"name": arm.name, "ratio": arm.ratio, "real": arm.num_real, "synthetic": arm.num_synthetic}
+        entry: dict[str, Any] = {
+            "name": arm.name,
+            "ratio": arm.ratio,
+            "real": arm.num_real,
+            "synthetic": arm.num_synthetic,
+        }
         entry |= {figure: spread([run[figure] for run in runs]) for figure in FIGURES}
         if arm != arms[0]:
             entry["difference"] = {**vars(found), "verdict": found.verdict}
@@ -78,13 +83,15 @@ def summarise(arms: Sequence[Arm], results: Sequence[Sequence[dict]]) -> list[di
 def conclusion(entries: Sequence[dict]) -> str:
     """One plain sentence on real and synthetic pictures together against real ones alone."""
     mixed = [entry for entry in entries if entry["ratio"]]
-    of = {verdict: [e for e in mixed if e["difference"]["verdict"] == verdict] for verdict in (GAIN, NO_GAIN, UNTOLD)}
+    of = {
+        verdict: [e for e in mixed if e["difference"]["verdict"] == verdict] for verdict in (GAIN, NO_GAIN, UNDECIDED)
+    }
     seeds = len(mixed[0]["map"]["values"])
     if of[GAIN]:
         shown = ", ".join(f"{e['ratio']:g} ({e['difference']['mean']:+.3f} mAP)" for e in of[GAIN])
         rest = f"; at the other {len(mixed) - len(of[GAIN])} not" if len(of[GAIN]) < len(mixed) else ""
         return f"Gain: the synthetic pictures help at ratio {shown}{rest}."
-    if not of[UNTOLD]:
+    if not of[UNDECIDED]:
         worse = [f"{e['ratio']:g} ({e['difference']['mean']:+.3f} mAP)" for e in mixed if e["difference"]["high"] < 0]
         harm = f"; they harm at ratio {', '.join(worse)}" if worse else ""
         return f"No gain: at no ratio do the synthetic pictures add {WORTHWHILE:g} mAP or more{harm}."
@@ -106,8 +113,8 @@ def markdown(report: dict) -> str:
             entry["name"],
             str(entry["real"]),
             str(entry["synthetic"]),
-            *(_with_spread(entry[figure]) for figure in ("map", "ap50", "recall50")),
-            *_told(entry.get("difference")),
+            *(_format_spread(entry[figure]) for figure in ("map", "ap50", "recall50")),
+            *_format_difference(entry.get("difference")),
         )
         for entry in entries
     ]
@@ -115,7 +122,8 @@ def markdown(report: dict) -> str:
     classes = list(entries[0]["per_class"])
     class_rows = {
         figure: [
-            (entry["name"], *(_with_spread(entry["per_class"][name][figure]) for name in classes)) for entry in entries
+            (entry["name"], *(_format_spread(entry["per_class"][name][figure]) for name in classes))
+            for entry in entries
         ]
         for figure in ("ap50", "recall50")
     }
@@ -125,18 +133,18 @@ def markdown(report: dict) -> str:
             "",
             f"**{report['conclusion']}**",
             "",
-            _table(head, arm_rows),
+            markdown_table(head, arm_rows),
             f"Mean over {len(protocol['seeds'])} seeds ± standard deviation. {RULE}",
             "",
             "AP50 per class",
             "",
-            _table(("trained on", *classes), class_rows["ap50"]),
+            markdown_table(("trained on", *classes), class_rows["ap50"]),
             "Recall at 0.50 per class",
             "",
-            _table(("trained on", *classes), class_rows["recall50"]),
+            markdown_table(("trained on", *classes), class_rows["recall50"]),
             "What the figures depend on",
             "",
-            *(f"- {name}: {_shown(value)}" for name, value in protocol.items()),
+            *(f"- {name}: {_format_value(value)}" for name, value in protocol.items()),
             "",
         ]
     )
@@ -148,25 +156,20 @@ RULE = (
 )
 
 
-def _with_spread(figure: dict | None) -> str:
+def _format_spread(figure: dict | None) -> str:
     if figure is None:
         return "-"
     return f"{figure['mean']:.3f}" + ("" if figure["std"] is None else f" ± {figure['std']:.3f}")
 
 
-def _told(found: dict | None) -> tuple[str, str]:
+def _format_difference(found: dict | None) -> tuple[str, str]:
     if found is None:
         return "", ""
     interval = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
     return f"{found['mean']:+.3f}{interval}", found["verdict"]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
-
-
-def _shown(value) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {_format_value(inner)}" for name, inner in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,80 +1,27 @@
-"""The trainings that detector_gain.py compares: which pictures each sees, and what it found; kept, one file each.
-
-Imported by detector_gain.py, and by the processes it starts.
-"""
+"""Trainings that are compared: each is decided by its settings, trained, tested, and kept in a file of its own."""
 
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
-
 from ..data.annotations import Vocabulary
-from ..run.checkpoint import atomic_write, sha256
+from ..run.checkpoint import sha256, write_text
 from ..system.device import pick_device
-from . import networks as detector
-from . import score as detection_score
 from . import training as detector_training
 from .data import Example, set_digest
-from .training import DetectorConfig
-
-SUBSET = 2  # what is drawn, beside the order and the crops
-HOW_ONLY = ("num_threads",)  # options that do not change what a training is
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One training set: so many real and so many synthetic pictures; `ratio` is None for synthetic ones alone."""
-
-    ratio: float | None
-    num_real: int
-    num_synthetic: int
-
-    @property
-    def name(self) -> str:
-        if self.ratio is None:
-            return "synthetic only"
-        return f"real + {self.ratio:g} synthetic" if self.ratio else "real"
-
-
-def arms(num_real: int, ratios: Sequence[float], synthetic_only: bool) -> list[Arm]:
-    """Real, real and `ratio` times as many synthetic ones, and as many synthetic ones alone as the largest set has."""
-    mixed = [Arm(ratio, num_real, round(ratio * num_real)) for ratio in ratios]
-    return mixed + [Arm(None, 0, max(arm.num_synthetic for arm in mixed))] * synthetic_only
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """One of the sets, with the digest of each picture."""
-
-    items: list[Example]
-    digests: list[str]
-
-    def chosen(self, places: Sequence[int]) -> "Pictures":
-        return Pictures([self.items[i] for i in places], [self.digests[i] for i in places])
-
-    def __add__(self, other: "Pictures") -> "Pictures":
-        return Pictures(self.items + other.items, self.digests + other.digests)
-
-
-def training_set(arm: Arm, real: Pictures, synthetic: Pictures, seed: int) -> Pictures:
-    """An arm's pictures: all real ones, and the first of the synthetic ones in an order drawn by the seed.
-
-    So larger ratios see what smaller ones see, and more.
-    """
-    order = np.random.default_rng((seed, SUBSET)).permutation(len(synthetic.items))
-    drawn = synthetic.chosen(sorted(order[: arm.num_synthetic]))
-    return real + drawn if arm.num_real else drawn
+from .gain_sets import Arm, GainSets, choose_images
+from .options import DetectorConfig
+from .score import score_detector
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training and its test, all of it decided; `settings` say which, and name its file."""
+    """One training and its test, all of it decided; `settings` identify it and name its file."""
 
     arm: Arm
     seed: int
@@ -92,7 +39,7 @@ class Run:
         return self.folder / f"{self.arm.name.replace(' ', '_')}_seed{self.seed}_{digest[:12]}.json"
 
     def result(self) -> dict | None:
-        """What an earlier command has found with the same settings."""
+        """Return the result of an earlier command with the same settings."""
         if not self.file.is_file():
             return None
         try:
@@ -102,82 +49,70 @@ class Run:
         return result if result["settings"] == self.settings else None
 
 
-def plan(
-    arm: Arm,
-    seed: int,
-    real: Pictures,
-    synthetic: Pictures,
-    test: Pictures,
-    vocabulary: Vocabulary,
-    config: DetectorConfig,
-    device: str,
-    folder: Path,
-) -> Run:
-    pictures = training_set(arm, real, synthetic, seed)
-    options = {name: value for name, value in asdict(config).items() if name not in HOW_ONLY}
+def plan(arm: Arm, seed: int, sets: GainSets, config: DetectorConfig, device: str, folder: Path) -> Run:
+    """Return the training of an arm with a seed; its result is kept in `folder`."""
+    images = choose_images(arm, sets, seed)
     settings = {
         "seed": seed,
-        "images": len(pictures.items),
-        "training_set": set_digest(pictures.items, pictures.digests),
-        "test_set": set_digest(test.items, test.digests),
-        "classes": list(vocabulary.classes),
-        **options,
+        "images": len(images.items),
+        "training_set": set_digest(images.items, images.digests),
+        "test_set": set_digest(sets.test.items, sets.test.digests),
+        "classes": list(sets.vocabulary.classes),
+        **asdict(config),
         "weights": sha256(Path(config.weights)) if config.weights else "",
     }
-    return Run(arm, seed, pictures.items, test.items, vocabulary, config, device, folder, settings)
+    return Run(arm, seed, images.items, sets.test.items, sets.vocabulary, config, device, folder, settings)
 
 
 def carry_out(run: Run) -> dict:
-    """Trains and tests one detector, and writes the result to the run's file."""
-    steps: list[float] = []
+    """Train and test one detector, and write the result to the run's file."""
+    losses: list[float] = []
     started, started_cpu = time.perf_counter(), time.process_time()
+    device = pick_device(run.device)
     trained = detector_training.train(
-        run.items,
-        run.vocabulary,
-        run.config,
-        run.seed,
-        pick_device(run.device),
-        on_step=lambda step, loss: steps.append(loss),
+        run.items, run.vocabulary, run.config, run.seed, device, on_step=lambda step, loss: losses.append(loss)
     )
     tested, tested_cpu = time.perf_counter(), time.process_time()
-    found = list(detector.detect(trained, (item.picture(trained.scale) for item in run.test)))
-    figures = detection_score.score(found, run.test, run.vocabulary.classes)
+    _, score = score_detector(trained, run.test)
+    ended, ended_cpu = time.perf_counter(), time.process_time()
     result = {
         "settings": run.settings,
-        "steps": len(steps),
-        "last_loss": sum(steps[-20:]) / len(steps[-20:]),
-        "seconds": {"training": round(tested - started, 1), "test": round(time.perf_counter() - tested, 1)},
-        "cpu_seconds": {
-            "training": round(tested_cpu - started_cpu, 1),
-            "test": round(time.process_time() - tested_cpu, 1),
-        },
-        **asdict(figures),
+        "steps": len(losses),
+        "last_loss": sum(losses[-20:]) / len(losses[-20:]),
+        "seconds": {"training": round(tested - started, 1), "test": round(ended - tested, 1)},
+        "cpu_seconds": {"training": round(tested_cpu - started_cpu, 1), "test": round(ended_cpu - tested_cpu, 1)},
+        **asdict(score),
     }
-    text = json.dumps(result, indent=2) + "\n"
-    atomic_write(run.file, lambda file: file.write(text.encode()))
+    write_text(run.file, json.dumps(result, indent=2) + "\n")
     return result
 
 
-def carry_out_all(runs: Sequence[Run], jobs: int, on_run=lambda run, result, is_new: None) -> list[dict]:
-    """The results in the runs' order, `jobs` trainings at a time; those that are there already are not done again."""
-    results = {place: run.result() for place, run in enumerate(runs)}
-    missing = [place for place, result in results.items() if result is None]
-    for place, result in results.items():
-        if result is not None:
-            on_run(runs[place], result, False)
+def carry_out_all(runs: Sequence[Run], jobs: int, on_run: Callable[[Run, dict, bool], None]) -> list[dict]:
+    """Return the results in the runs' order, `jobs` trainings at a time; finished ones are not repeated.
+
+    `on_run` gets each run, its result, and whether that is new.
+    """
+    results: dict[int, dict] = {}
+
+    def add(place: int, result: dict, is_new: bool) -> None:
+        results[place] = result
+        on_run(runs[place], result, is_new)
+
+    for place, run in enumerate(runs):
+        if (kept := run.result()) is not None:
+            add(place, kept, False)
+    missing = [place for place in range(len(runs)) if place not in results]
     if jobs == 1 or len(missing) < 2:
         for place in missing:
-            results[place] = carry_out(runs[place])
-            on_run(runs[place], results[place], True)
-    else:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as processes:
-            pending = {processes.submit(carry_out, runs[place]): place for place in missing}
-            try:
-                for future in as_completed(pending):
-                    place = pending[future]
-                    results[place] = future.result()
-                    on_run(runs[place], results[place], True)
-            except BaseException:
-                processes.shutdown(wait=False, cancel_futures=True)
-                raise
+            add(place, carry_out(runs[place]), True)
+        return [results[place] for place in range(len(runs))]
+
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as processes:
+        pending = {processes.submit(carry_out, runs[place]): place for place in missing}
+        try:
+            for future in as_completed(pending):
+                add(pending[future], future.result(), True)
+        except BaseException:
+            processes.shutdown(wait=False, cancel_futures=True)
+            raise
     return [results[place] for place in range(len(runs))]

@@ -1,7 +1,4 @@
-"""Whether training pictures are test pictures, or were made from them.
-
-Imported by detector_gain.py.
-"""
+"""Find training images that are test images, or were made from them."""
 
 import json
 import os
@@ -10,25 +7,27 @@ from pathlib import Path
 
 from .data import Example, runs_of
 
-# Of a manifest's line: the picture inserted into, those that were cut from, and where the layout comes from.
+# In a manifest's line: the image inserted into, those that were cut from, and where the layout comes from.
 FROM = ("source_image", "pasted_from", "source")
 
 
-def same_pictures(items: Sequence[Example], digests: Sequence[str], test: Sequence[Example], of_test: Sequence[str]):
-    """The first picture that is also a test picture, as (its path, the test picture's), or None."""
+def find_shared_image(
+    items: Sequence[Example], digests: Sequence[str], test: Sequence[Example], of_test: Sequence[str]
+):
+    """Return the first image that is also a test image, as (its path, the test image's), or None."""
     known = dict(zip(of_test, test, strict=True))
     found = ((item, known[digest]) for item, digest in zip(items, digests, strict=True) if digest in known)
     return next(((item.path, other.path) for item, other in found), None)
 
 
-def made_from(folder: Path, test: Sequence[Example], test_folder: Path | None) -> tuple[int, str]:
-    """How many samples of a results folder were made from test pictures or drawn on their layouts, and the first.
+def count_made_from(folder: Path, test: Sequence[Example], test_folder: Path | None) -> tuple[int, str]:
+    """Count the samples of a results folder that were made from test images or drawn on their layouts; name the first.
 
     `test_folder` holds nothing but the test split and what belongs to it, templates say; None: there is no such folder.
     """
     paths = {os.path.realpath(item.path) for item in test}
     inside = os.path.realpath(test_folder) if test_folder else None
-    found = {}
+    found: dict[str, str] = {}
     for stem, name, source in _sources(folder):
         if source in paths or (inside and Path(source).is_relative_to(inside)):
             found.setdefault(stem, f"{stem}: {name} {source}")
@@ -36,7 +35,7 @@ def made_from(folder: Path, test: Sequence[Example], test_folder: Path | None) -
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """(stem, what, path) of the files that each sample was made from."""
+    """Yield (stem, key, path) of the files that each sample was made from."""
     for run in runs_of(folder):
         for manifest in sorted(run.glob("manifest*.jsonl")):
             for line in manifest.read_text(encoding="utf-8").splitlines():

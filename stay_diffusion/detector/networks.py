@@ -1,7 +1,4 @@
-"""Detectors: torchvision's, by name; built, saved, loaded and run on pictures.
-
-Imported by train_detector.py, detector_gain.py and detection_score.py, which are the commands.
-"""
+"""Detectors: torchvision's, by name; built, saved, loaded and run on images."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 from ..data.images import to_tensor
 from ..run.checkpoint import load_tensors, load_weights, save_tensors
 from ..system.torchvision_cpu import import_torchvision
+from .options import TORCHVISION_DETECTORS
 
 STRIDES = (8, 16, 32)  # of the small detector's feature maps
 WIDTHS, BLOCKS = (32, 64, 96, 128), (1, 2, 1, 1)  # its channels and residual blocks at strides 4, 8, 16 and 32
@@ -89,14 +87,15 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
+        last = nn.GroupNorm(GROUPS, outputs)
+        nn.init.zeros_(last.weight)
         self.layers = nn.Sequential(
             _convolution(inputs, outputs, 3, stride),
             nn.GroupNorm(GROUPS, outputs),
             nn.ReLU(),
             _convolution(outputs, outputs, 3, 1),
-            nn.GroupNorm(GROUPS, outputs),
+            last,
         )
-        nn.init.zeros_(self.layers[-1].weight)
         same = inputs == outputs and stride == 1
         self.shortcut = (
             nn.Identity() if same else nn.Sequential(nn.AvgPool2d(stride), _convolution(inputs, outputs, 1, 1))
@@ -140,10 +139,7 @@ def _of_torchvision(name: str) -> Callable[[int], nn.Module]:
 
 DETECTORS: dict[str, Callable[[int], nn.Module]] = {
     "small_fcos": small_fcos,
-    "fasterrcnn_mobilenet_v3_large_320_fpn": _of_torchvision("fasterrcnn_mobilenet_v3_large_320_fpn"),
-    "fasterrcnn_resnet50_fpn": _of_torchvision("fasterrcnn_resnet50_fpn"),
-    "retinanet_resnet50_fpn": _of_torchvision("retinanet_resnet50_fpn"),
-    "fcos_resnet50_fpn": _of_torchvision("fcos_resnet50_fpn"),
+    **{name: _of_torchvision(name) for name in TORCHVISION_DETECTORS},
 }
 
 
@@ -204,8 +200,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Detector:
         raise ValueError(f"{path}: not a detector that train_detector.py has written")
     network = DETECTORS[content["detector"]](len(content["classes"]))
     load_weights(network, path, content["model"])
-    names = (tuple(content[name]) for name in ("classes", "products"))
-    return Detector(content["detector"], *names, content["scale"], network.to(device).eval())
+    classes, products = tuple(content["classes"]), tuple(content["products"])
+    return Detector(content["detector"], classes, products, content["scale"], network.to(device).eval())
 
 
 def detect(detector: Detector, pictures: Iterable[Image.Image]) -> Iterator[Detections]:

@@ -5,7 +5,6 @@ Every random choice is drawn from (seed, place in the run): the same settings gi
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import option
 from ..data.annotations import Vocabulary
 from ..system.device import autocast, resolve_precision
 from . import networks as detector
 from .data import Example
+from .options import DetectorConfig
 
 WARM_UP = 0.1  # the share of the steps in which the learning rate rises
 GRAD_CLIP = 10.0  # on the norm of the gradients
@@ -25,21 +24,6 @@ MIN_VISIBLE = 0.5  # share of its box that a crop must leave of an object
 SMALL, MANY = 8, 0.1  # a warning where more than this share of the boxes has a side under so many pixels
 ORDER, CROPS = 0, 1  # what is drawn
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class DetectorConfig:
-    detector: str = option("small_fcos", "the network", tuple(detector.DETECTORS))
-    weights: str = option("", "file to start from: torchvision's state dict, or a detector.pt; empty: none")
-    steps: int = option(600, "optimizer steps", least=1)
-    batch_size: int = option(8, "crops per step", least=1)
-    crop_size: int = option(192, "side of the crops that are trained on, in pixels after --scale", least=32)
-    lr: float = option(2e-3, "highest learning rate of AdamW, after a warm-up and before a cosine", least=0)
-    weight_decay: float = option(0.01, "of AdamW", least=0)
-    flips: str = option("both", "mirror crops at random: both ways, left to right, not", ("both", "horizontal", "none"))
-    scale: float = option(1.0, "enlarge pictures by this factor, in training and in use", least=0.01, most=100)
-    precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16"))
-    num_threads: int = option(1, "threads of a training", least=1)
 
 
 def train(
@@ -54,7 +38,7 @@ def train(
 
     FloatingPointError where the loss is not finite.
     """
-    torch.set_num_threads(config.num_threads)
+    torch.set_num_threads(1)  # a training is small: --jobs runs several side by side
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         weights = Path(config.weights) if config.weights else None
@@ -134,8 +118,12 @@ def _mirrored(boxes: NDArray, axis: int, side: int) -> NDArray:
     return boxes
 
 
-def caution(items: Sequence[Example], config: DetectorConfig) -> str:
-    """What is said where objects are too small for the small detector's finest map, or ""."""
+def describe(config: DetectorConfig) -> str:
+    return f"{config.detector}, {config.steps} steps of {config.batch_size} crops of {config.crop_size} pixels"
+
+
+def warn_of_small_objects(items: Sequence[Example], config: DetectorConfig) -> str:
+    """Return a warning where objects are too small for the small detector's finest map, else ""."""
     sides = [(item.boxes[:, 2:] - item.boxes[:, :2]).min(axis=1) * config.scale for item in items if len(item.boxes)]
     small = float(np.mean(np.concatenate(sides) < SMALL)) if sides else 0.0
     advice = f"of the boxes have a side under {SMALL} pixels; a larger --scale helps the detector to see them"

@@ -163,6 +163,11 @@ def atomic_write(path: Path, write: Callable) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    atomic_write(path, lambda file: file.write(text.encode()))
+
+
 @contextlib.contextmanager
 def told_of(path: Path):
     """Adds the file's name to errors of writing it, which have none: that the disk is full, say."""

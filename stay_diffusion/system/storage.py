@@ -52,6 +52,16 @@ def check_writable_here(flag: str, name: str) -> None:
         raise ValueError(f"--{flag} {name}: needs a place on this machine")
 
 
+def make_folder(flag: str, name: str | Path) -> Path:
+    """Create a folder where it is missing; ValueError that names the flag where that fails."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--{flag} {name}: cannot be made: {error.strerror}") from None
+    return folder
+
+
 def local(name: str) -> Path:
     """The path itself, or of a URL, file or folder, its copy on this machine, brought up to date.
 

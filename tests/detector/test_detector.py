@@ -97,7 +97,7 @@ def test_a_picture_is_known_by_its_content_in_any_format_and_mode(tmp_path):
     for name, content in files.items():
         Image.fromarray(content).save(tmp_path / name)
     records = [ImageRecord(tmp_path / name, 0, 0) for name in files]
-    grey, colour, other = map(detector_data.picture_digest, detector_data.examples(records, NAMES, DataConfig()))
+    grey, colour, other = map(detector_data.image_digest, detector_data.examples(records, NAMES, DataConfig()))
     assert grey == colour != other
 
 

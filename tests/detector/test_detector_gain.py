@@ -22,11 +22,13 @@ from stay_diffusion.commands import gain as script
 from stay_diffusion.detector import gain_figures as figures
 from stay_diffusion.detector import gain_plot as plot
 from stay_diffusion.detector import gain_runs as runs
-from stay_diffusion.detector import training
+from stay_diffusion.detector import gain_sets as sets
 from stay_diffusion.detector.data import Example
+from stay_diffusion.detector.options import DetectorConfig, GainConfig
 
 SCRIPT = "evaluations/detector_gain.py"
 CLASSES = ["bright", "dark"]
+NAMES = Vocabulary(("hole",))
 TINY = ["--steps", "2", "--batch_size", "2", "--crop_size", "32"]
 
 
@@ -71,13 +73,13 @@ def write_manifest(folder: Path, **of_s3) -> None:
 # Which pictures
 
 
-def some(count: int, name: str) -> "runs.Pictures":
+def some(count: int, name: str) -> "sets.ExampleSet":
     items = [Example(Path(f"{name}{i}"), True, np.zeros((0, 4), np.float32), np.zeros(0, int)) for i in range(count)]
-    return runs.Pictures(items, [f"{name}{i}" for i in range(count)])
+    return sets.ExampleSet(items, [f"{name}{i}" for i in range(count)])
 
 
 def test_the_arms_hold_as_many_pictures_as_the_ratios_say():
-    arms = runs.arms(50, [0, 0.5, 1, 2], synthetic_only=True)
+    arms = sets.list_arms(50, [0, 0.5, 1, 2])
     assert [(arm.name, arm.num_real, arm.num_synthetic) for arm in arms] == [
         ("real", 50, 0),
         ("real + 0.5 synthetic", 50, 25),
@@ -85,40 +87,39 @@ def test_the_arms_hold_as_many_pictures_as_the_ratios_say():
         ("real + 2 synthetic", 50, 100),
         ("synthetic only", 0, 100),
     ]
-    assert runs.arms(50, [0, 1], synthetic_only=False)[-1].num_real == 50
 
 
 def test_an_arm_sees_all_real_pictures_and_its_share_of_the_synthetic_ones():
     real, synthetic = some(5, "r"), some(20, "s")
-    for arm in runs.arms(5, [0, 1, 2], synthetic_only=True):
-        chosen = runs.training_set(arm, real, synthetic, seed=0)
+    of_gain = sets.GainSets(NAMES, real, synthetic, some(2, "t"))
+    for arm in sets.list_arms(5, [0, 1, 2]):
+        chosen = sets.choose_images(arm, of_gain, seed=0)
         assert [d for d in chosen.digests if d[0] == "r"] == (real.digests if arm.num_real else [])
         assert len({d for d in chosen.digests if d[0] == "s"}) == arm.num_synthetic
         assert [item.path.name for item in chosen.items] == chosen.digests
 
 
 def test_larger_ratios_see_what_smaller_ones_see_and_other_seeds_see_others():
-    real, synthetic = some(5, "r"), some(40, "s")
-    small, large = runs.Arm(1, 5, 5), runs.Arm(2, 5, 10)
-    sets = {
-        (arm.ratio, seed): set(runs.training_set(arm, real, synthetic, seed).digests)
+    of_gain = sets.GainSets(NAMES, some(5, "r"), some(40, "s"), some(2, "t"))
+    small, large = sets.Arm(1, 5, 5), sets.Arm(2, 5, 10)
+    seen = {
+        (arm.ratio, seed): set(sets.choose_images(arm, of_gain, seed).digests)
         for arm in (small, large)
         for seed in (0, 1)
     }
-    assert sets[1, 0] < sets[2, 0] and sets[1, 1] < sets[2, 1] and sets[2, 0] != sets[2, 1]
+    assert seen[1, 0] < seen[2, 0] and seen[1, 1] < seen[2, 1] and seen[2, 0] != seen[2, 1]
 
 
 def planned(arm, seed=0, config=None, synthetic="s", folder=Path("runs")):
-    sets = some(3, "r"), some(9, synthetic), some(2, "t")
-    config = config or training.DetectorConfig()
-    return runs.plan(arm, seed, *sets, Vocabulary(("hole",)), config, "cpu", folder)
+    of_gain = sets.GainSets(NAMES, some(3, "r"), some(9, synthetic), some(2, "t"))
+    return runs.plan(arm, seed, of_gain, config or DetectorConfig(), "cpu", folder)
 
 
 def test_a_run_is_known_by_all_that_decides_its_result_and_nothing_else():
-    arm, config = runs.Arm(1, 3, 3), training.DetectorConfig()
+    arm, config = sets.Arm(1, 3, 3), DetectorConfig()
     file = planned(arm).file
-    assert planned(arm).file == file == planned(arm, config=replace(config, num_threads=7)).file
-    others = [planned(arm, seed=1), planned(runs.Arm(2, 3, 6)), planned(arm, synthetic="z")]
+    assert planned(arm).file == file
+    others = [planned(arm, seed=1), planned(sets.Arm(2, 3, 6)), planned(arm, synthetic="z")]
     others += [
         planned(arm, config=replace(config, **change)) for change in ({"steps": 7}, {"lr": 0.5}, {"flips": "none"})
     ]
@@ -126,7 +127,7 @@ def test_a_run_is_known_by_all_that_decides_its_result_and_nothing_else():
 
 
 def test_real_pictures_alone_are_the_same_run_whatever_the_synthetic_ones_are():
-    arm = runs.Arm(0, 3, 0)
+    arm = sets.Arm(0, 3, 0)
     assert planned(arm).file == planned(arm, synthetic="z").file
 
 
@@ -175,7 +176,7 @@ def result(value: float) -> dict:
 
 def summary(*values) -> list[dict]:
     """Of real alone, then ratios 1, 2 ..., each with its values over the seeds."""
-    arms = runs.arms(10, range(len(values)), synthetic_only=False)
+    arms = sets.list_arms(10, range(len(values)))[:-1]
     return figures.summarise(arms, [[result(value) for value in of_arm] for of_arm in values])
 
 
@@ -204,7 +205,7 @@ def test_the_conclusion_is_one_plain_sentence(values, sentence):
 
 
 def test_synthetic_pictures_alone_have_no_part_in_the_conclusion():
-    arms = runs.arms(10, [0, 1], synthetic_only=True)
+    arms = sets.list_arms(10, [0, 1])
     entries = figures.summarise(arms, [[result(v) for v in values] for values in ([0.4, 0.5], [0.4, 0.5], [0.9, 1.0])])
     assert entries[2]["difference"]["verdict"] == "gain"
     assert figures.conclusion(entries).startswith("No gain")
@@ -312,16 +313,18 @@ def test_ratios_need_zero_and_another(ratios):
 
 def test_a_folder_without_splits_is_tested_on_whole(real, synthetic, tmp_path):
     test = draw(tmp_path / "apart", ["x", "y", "z"], seed=9)
-    gain = script.GainConfig(real=str(real), synthetic=str(synthetic), test=str(test))
-    vocabulary, *sets = script.read_sets(gain)
-    assert vocabulary.classes == ("bright", "dark") and [len(one.items) for one in sets] == [4, 8, 3]
+    gain = GainConfig(real=str(real), synthetic=str(synthetic), test=str(test))
+    found = sets.read_sets(gain)
+    assert found.vocabulary.classes == ("bright", "dark")
+    assert [len(some.items) for some in found.by_name().values()] == [4, 8, 3]
 
 
 def test_one_folder_without_splits_is_parted_by_name(synthetic, tmp_path):
     both = draw(tmp_path / "both", [f"p{i}" for i in range(40)], seed=9)
-    gain = script.GainConfig(real=str(both), synthetic=str(synthetic), test=str(both), val_fraction=0.3)
-    _, real, _, test = script.read_sets(gain)
-    assert not set(real.digests) & set(test.digests) and len(real.items) + len(test.items) == 40
+    gain = GainConfig(real=str(both), synthetic=str(synthetic), test=str(both), val_fraction=0.3)
+    found = sets.read_sets(gain)
+    assert not set(found.real.digests) & set(found.test.digests)
+    assert len(found.real.items) + len(found.test.items) == 40
 
 
 # The whole command
@@ -356,7 +359,7 @@ def test_the_whole_comparison_and_what_an_interruption_leaves(run_script, real, 
 
 
 def test_a_result_that_cannot_be_read_is_named(tmp_path):
-    run = planned(runs.Arm(0, 3, 0), folder=tmp_path)
+    run = planned(sets.Arm(0, 3, 0), folder=tmp_path)
     run.file.write_text("{")
     with pytest.raises(ValueError, match="not readable; remove it"):
         run.result()

@@ -58,7 +58,7 @@ def detections(
 
 def score(
     images: ImageSet, found: list[detector.Detections], classes: tuple[str, ...], resamples: int, seed: int
-) -> tuple[detection_score.Score, dict[str, float | None]]:
+) -> tuple[detection_score.DetectionScore, dict[str, float | None]]:
     """The figures, and the standard error of each by a bootstrap over the images."""
     items = examples(images, classes)
     return detection_score.score(found, items, classes), detection_score.standard_errors(
