@@ -13,12 +13,13 @@ from pathlib import Path
 
 from ..config import DataConfig, RunConfig, option
 from ..config.flags import dump, parse
+from ..config.shared import Device
 
 RARITY = 10.0  # weight of cells with an object: most have none
 
 
 @dataclass(frozen=True)
-class FeaturesConfig:
+class FeaturesConfig(Device):
     out: str = option("", "file to write, such as OUTPUT/features.pt")
     run: str = option("", "run folder whose data, cut, size and channels are taken; typed flags win")
     image_size: int = option(64, "side of the pictures that the network sees", least=16)
@@ -27,7 +28,6 @@ class FeaturesConfig:
     batch_size: int = option(32, "pictures a step", least=1)
     lr: float = option(4e-3, "highest learning rate of AdamW, one cycle up and down", least=0)
     seed: int = option(0, "of weights, data order and degradations", least=0, most=2**63 - 1)
-    device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
 
 
 @dataclass(frozen=True)

@@ -6,57 +6,91 @@ import dataclasses
 import difflib
 import functools
 import json
+import logging
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from . import RunConfig
+
+logger = logging.getLogger("stay_diffusion")
+Run = TypeVar("Run")  # RunConfig, SampleRun or another dataclass of sections
 
 # A trained network's labels stand for these names: what was given is held against them and never replaces them.
 VOCABULARY = ("classes", "product_tags", "num_classes")
 # Options of the model that change how it trains or computes, not what it is: they may differ from run to run.
 FREE = ("use_checkpoint", "dropout")
+# Options that older runs' config.json have, with the values that they are fixed at now.
+RETIRED = {"fp16_scale_growth": 1e-3}
+
+
+def options_of(cls) -> dict[str, list[dataclasses.Field]]:
+    """Return the options of a run's sections by the section's name: its own first, then those of its base classes."""
+    return {
+        name: sorted(dataclasses.fields(default), key=lambda f: f.name not in type(default).__annotations__)
+        for name, default in _defaults(cls).items()
+    }
+
+
+def _defaults(cls) -> dict[str, Any]:
+    """Return the default of each section of a run by the section's name."""
+    return {section.name: section.default for section in dataclasses.fields(cls)}
 
 
 def flatten(run) -> dict:
-    """A run's options by flag name, as config.json has them."""
+    """Return a run's options by flag name, as config.json has them."""
     return {name: value for section in dataclasses.asdict(run).values() for name, value in section.items()}
 
 
-def unflatten(cls, values: dict, source: str = "config"):
-    """A RunConfig or SampleRun from options by flag name, the others at their defaults; unknown names are an error."""
-    sections = {section.name: section.default for section in dataclasses.fields(cls)}
-    known = {f.name: (name, f) for name, default in sections.items() for f in dataclasses.fields(default)}
+def unflatten(cls: type[Run], values: dict, source: str = "config") -> Run:
+    """Return a RunConfig or SampleRun with options by flag name, the others at their defaults.
+
+    Raises ValueError for unknown names and for values that cannot be.
+    """
+    known = {f.name: (section, f) for section, options in options_of(cls).items() for f in options}
+    sections: dict[str, dict] = {section: {} for section in _defaults(cls)}
     for name, value in values.items():
         if name not in known:
             raise ValueError(f"{source}: unknown option {name}{_did_you_mean(name, known)}")
         section, f = known[name]
-        if isinstance(f.default, tuple) and isinstance(value, list) and all(isinstance(word, str) for word in value):
-            value = tuple(value)
-        if type(value) is int and isinstance(f.default, float):
-            value = float(value)
-        if type(value) is not type(f.default):
-            raise ValueError(f"{source}: {name} is {value!r}; expected {_describe(f)}")
-        for word in value if isinstance(value, tuple) else (value,):
-            if f.metadata["choices"] and word not in f.metadata["choices"]:
-                raise ValueError(f"{source}: {name} is {word!r}; choose one of {_listed(f.metadata['choices'])}")
-        _check_range(name, value, f.metadata["least"], f.metadata["most"])
-        sections[section] = dataclasses.replace(sections[section], **{name: value})
-    return cls(**sections)
+        sections[section][name] = _checked(f, value, source)
+    return cls(**{name: dataclasses.replace(default, **sections[name]) for name, default in _defaults(cls).items()})
 
 
-def load(path: Path, cls=RunConfig):
-    """The run that a config.json (or a preset) describes."""
-    return unflatten(cls, read_json(path), str(path))
+def _checked(f: dataclasses.Field, value, source: str):
+    """Return a value from flags or JSON in the type of its option; ValueError where it cannot be."""
+    name, choices = f.name, f.metadata["choices"]
+    if isinstance(f.default, tuple) and isinstance(value, list) and all(isinstance(word, str) for word in value):
+        value = tuple(value)
+    if type(value) is int and isinstance(f.default, float):
+        value = float(value)
+    if type(value) is not type(f.default):
+        raise ValueError(f"{source}: {name} is {value!r}; expected {_describe(f)}")
+    for word in value if isinstance(value, tuple) else (value,):
+        if choices and word not in choices:
+            raise ValueError(f"{source}: {name} is {word!r}; choose one of {_listed(choices)}")
+    _check_range(name, value, f.metadata["least"], f.metadata["most"])
+    return value
+
+
+def load(path: Path) -> RunConfig:
+    """Return the run that a config.json (or a preset) describes."""
+    return unflatten(RunConfig, read_json(path), str(path))
 
 
 def read_json(path: Path) -> dict:
+    """Return the options of a JSON file by name, without the retired ones; a warning names one that was set."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as a configuration: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a configuration is one JSON object of option names and values")
+    for name in RETIRED.keys() & values.keys():
+        if values.pop(name) != RETIRED[name]:
+            logger.warning("%s: the option %s was retired; it is %g now", path, name, RETIRED[name])
     return values
 
 
@@ -64,8 +98,8 @@ def dump(run) -> str:
     return json.dumps(flatten(run), indent=2) + "\n"
 
 
-def parse(cls, description: str, argv: list[str] | None = None):
-    """Typed flags over `--config FILE` over defaults -> (run, what was given, the script's own switches).
+def parse(cls: type[Run], description: str | None, argv: list[str] | None = None) -> tuple[Run, dict, dict]:
+    """Merge typed flags over `--config FILE` over defaults -> (run, what was given, the script's own switches).
 
     Exits with usage on a mistyped flag; ValueError for values that cannot be.
     """
@@ -84,18 +118,13 @@ def parse(cls, description: str, argv: list[str] | None = None):
 
 
 def _for_script(cls, values: dict) -> dict:
-    """What a script takes of a training run's or preset's options: those of the sections that it has.
+    """Return the options of a training run or preset that a script takes: those of the sections that it has.
 
     A script's own batch size or seed is another than training's, though the names are the same.
     """
-    sections = {section.name for section in dataclasses.fields(cls)}
-    own = {f.name for section in dataclasses.fields(cls) for f in dataclasses.fields(section.default)}
-    of_others = {
-        f.name
-        for section in dataclasses.fields(RunConfig)
-        if section.name not in sections
-        for f in dataclasses.fields(section.default)
-    }
+    sections = options_of(cls)
+    own = {f.name for options in sections.values() for f in options}
+    of_others = {f.name for name, options in options_of(RunConfig).items() if name not in sections for f in options}
     if not (values.keys() & of_others) - own:
         return values
     return {name: value for name, value in values.items() if name not in of_others}
@@ -116,7 +145,7 @@ def contradictions(given: dict, trained: RunConfig, free: tuple[str, ...] = ()) 
     ]
 
 
-def _parser(cls, description: str) -> argparse.ArgumentParser:
+def _parser(cls, description: str | None) -> argparse.ArgumentParser:
     class Parser(argparse.ArgumentParser):
         def error(self, message):
             if "unrecognized arguments" in message:
@@ -130,20 +159,28 @@ def _parser(cls, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE.json", default="", help="options by name; typed flags win over them")
     parser.add_argument("--dry_run", action="store_true", default=False, help="say what would happen, then stop")
     parser.add_argument("--print_config", action="store_true", default=False, help="print all options, then stop")
-    for section in dataclasses.fields(cls):
-        group = parser.add_argument_group(section.name)
-        for f in dataclasses.fields(section.default):
-            default, choices = text(f.default) or "empty", f.metadata["choices"] or None
-            several = choices and isinstance(f.default, tuple)
-            any_of = f"any of {_listed(choices)}; " if several else ""
-            group.add_argument(
-                f"--{f.name}",
-                type=_reader(f),
-                choices=None if several else choices,
-                metavar=_describe(f).upper() if several or not choices else None,
-                help=f"{f.metadata['help']} ({any_of}default: {default})".replace("%", "%%"),
-            )
+    sections = options_of(cls)
+    for name, options in sections.items():
+        _add_flags(parser.add_argument_group(name), [f for f in options if not f.metadata["compat"]])
+    older = [f for options in sections.values() for f in options if f.metadata["compat"]]
+    if older:
+        _add_flags(parser.add_argument_group("compatibility", "names that guided-diffusion and SDM users know"), older)
     return parser
+
+
+def _add_flags(group, options: Sequence[dataclasses.Field]) -> None:
+    """Add a flag for each option to a group of a parser."""
+    for f in options:
+        default, choices = text(f.default) or "empty", f.metadata["choices"] or None
+        several = choices and isinstance(f.default, tuple)
+        any_of = f"any of {_listed(choices)}; " if several else ""
+        group.add_argument(
+            f"--{f.name}",
+            type=_reader(f),
+            choices=None if several else choices,
+            metavar=_describe(f).upper() if several or not choices else None,
+            help=f"{f.metadata['help']} ({any_of}default: {default})".replace("%", "%%"),
+        )
 
 
 def _is_empty_value(before: str, word: str) -> bool:

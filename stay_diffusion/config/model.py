@@ -13,7 +13,7 @@ class ModelConfig:
     num_res_blocks: int = option(2, "residual blocks per resolution", least=1)
     channel_mult: str = option("", "width multipliers per resolution, such as 1,2,3,4; empty: chosen by image_size")
     num_heads: int = option(4, "attention heads")
-    num_heads_upsample: int = option(-1, "attention heads in the decoder; -1: num_heads")
+    num_heads_upsample: int = option(-1, "attention heads in the decoder; -1: num_heads", compat=True)
     num_head_channels: int = option(-1, "channels per attention head, instead of num_heads; -1: off")
     attention_resolutions: str = option("16,8", "resolutions in pixels that have attention; empty: the middle only")
     dropout: float = option(0.0, "dropout in the residual blocks", least=0, most=1)
@@ -25,7 +25,9 @@ class ModelConfig:
         ("isla_bg", "isla", "spade", "none"),
     )
     no_instance: bool = option(False, "no instance maps: spade without edges, isla with connected parts as objects")
-    z_mode: str = option("off", "prior: a random style per object, as in the thesis (inert)", ("off", "prior"))
+    z_mode: str = option(
+        "off", "prior: a random style per object, as in the thesis (inert)", ("off", "prior"), compat=True
+    )
     mask_refine: bool = option(False, "refine object masks from decoder features (LostGAN-v2)")
     use_scale_shift_norm: bool = option(True, "timestep embedding by scale and shift instead of addition")
     resblock_updown: bool = option(False, "resample inside residual blocks")

@@ -3,9 +3,20 @@
 from dataclasses import field
 
 
-def option(default, help: str, choices: tuple = (), least: float | None = None, most: float | None = None):
-    """A field that is a flag; values below `least` or above `most` are refused wherever they come from."""
-    return field(default=default, metadata={"help": help, "choices": choices, "least": least, "most": most})
+def option(
+    default,
+    help: str,
+    choices: tuple = (),
+    least: float | None = None,
+    most: float | None = None,
+    compat: bool = False,
+):
+    """Return a field that is a flag; values below `least` or above `most` are refused wherever they come from.
+
+    `compat` is an option that exists for the tradition's commands alone; --help lists it last.
+    """
+    metadata = {"help": help, "choices": choices, "least": least, "most": most, "compat": compat}
+    return field(default=default, metadata=metadata)
 
 
 def numbers(flag: str, text: str, kind) -> list:

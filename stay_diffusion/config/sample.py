@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 
 from .option import numbers, option
+from .shared import Device, Precision, Processes
 
 
 @dataclass(frozen=True)
-class SampleConfig:
+class SampleConfig(Precision, Processes, Device):
     model_path: str = option("", "weights, such as RUN/ema_0.9999.pt; config.json beside them describes the model")
     results_path: str = option("", "folder for samples, labels and manifest; empty: samples/ in the run folder")
     num_samples: int = option(0, "images to make; 0: one per layout", least=0)
     num_runs: int = option(1, "this many times, in run0, run1 ... of results_path, each with other noise", least=1)
     batch_size: int = option(16, "images at a time (does not change them)", least=1)
     layouts: str = option("val", "val, train, sampled, or a file: a VoTT export or lines of JSON")
-    is_train: bool = option(False, "the tradition's name for --layouts train")
+    is_train: bool = option(False, "the tradition's name for --layouts train", compat=True)
     insert_into: str = option(
         "",
         "put the layouts' objects into whole pictures, at their own size: a folder of good ones (below folders named "
@@ -41,12 +42,10 @@ class SampleConfig:
     )
     sampler: str = option("dpmpp_2m", "how to get from noise to images", ("ddpm", "ddim", "dpmpp_2m", "heun"))
     num_steps: int = option(20, "sampling steps, even in log-SNR (timestep_respacing: other spacings)", least=1)
-    use_ddim: bool = option(False, "the tradition's name for --sampler ddim")
+    use_ddim: bool = option(False, "the tradition's name for --sampler ddim", compat=True)
     eta: float = option(0.0, "noise of ddim: 0 none, 1 as much as ddpm", least=0, most=1)
     clip_denoised: bool = option(True, "clamp each step's clean image to [-1, 1]")
     seed: int = option(0, "image i is drawn from (seed, i), whatever the batch size", least=0, most=2**63 - 1)
-    precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
-    use_fp16: bool = option(False, "the tradition's name for --precision fp16; fp32 on a CPU")
     compile: bool = option(
         False, "torch.compile the network, for minutes at the first step: for many images on a GPU; if it cannot, go on"
     )
@@ -55,8 +54,6 @@ class SampleConfig:
     )
     masks: bool = option(False, "also weak masks: what the objects changed in the same picture without them")
     save_npz: bool = option(False, "also write samples_NxHxWxC.npz")
-    dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
-    device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
 
     @property
     def guided_levels(self) -> tuple[float, float] | None:

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from .option import numbers, option
+from .shared import Precision, Processes
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Precision, Processes):
     logdir: str = option("", "run folder; empty: $OPENAI_LOGDIR, else OUTPUT/stay_diffusion")
-    is_train: bool = option(True, "False: train on the validation split")
+    is_train: bool = option(True, "False: train on the validation split", compat=True)
     resume_checkpoint: str = option(
         "", "weights to start from, with their classes (a run continues by the same command)"
     )
@@ -32,9 +33,6 @@ class TrainConfig:
     ema_rate: str = option("0.9999", "decay of the averaged weights; several: 0.999,0.9999")
     drop_rate: float = option(0.0, "share of layouts replaced by no condition, for guidance", least=0, most=1)
     schedule_sampler: str = option("uniform", "which t to train on", ("uniform", "loss-second-moment"))
-    precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
-    use_fp16: bool = option(False, "the tradition's name for --precision fp16; fp32 on a CPU")
-    fp16_scale_growth: float = option(1e-3, "growth per step of fp16's log2 loss scale", least=0)
     compile: bool = option(
         False, "torch.compile the network, for minutes at its first steps: for long runs on a GPU; if it cannot, go on"
     )
@@ -59,7 +57,6 @@ class TrainConfig:
         "--eval_interval the first of these, else val_loss",
     )
     shard_optimizer: bool = option(False, "several processes: each keeps a share of AdamW's moments")
-    dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
     max_bad_steps: int = option(20, "stop after this many steps in a row without a finite gradient", least=1)
 
     @property

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ..config import option
 from ..config.data import DATASET_MODES
+from ..config.shared import Device
 
 TORCHVISION_DETECTORS = (
     "fasterrcnn_mobilenet_v3_large_320_fpn",
@@ -28,7 +29,7 @@ class DetectorConfig:
 
 
 @dataclass(frozen=True)
-class TrainingRunConfig:
+class TrainingRunConfig(Device):
     data_dir: str = option("", "data set: its train split is trained on, its val split measured on")
     dataset_mode: str = option("sdi", "its format", DATASET_MODES)
     val_fraction: float = option(0.1, "share held out where it has no val folder", least=0, most=1)
@@ -36,7 +37,6 @@ class TrainingRunConfig:
     num_real: int = option(0, "train on so many of the images, always the same ones; 0: all", least=0)
     out: str = option("", "folder for detector.pt, detector.json and detector.md")
     seed: int = option(0, "of the initial weights, the order and the crops", least=0)
-    device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class TrainDetector:
 
 
 @dataclass(frozen=True)
-class GainConfig:
+class GainConfig(Device):
     real: str = option("", "data set with the real training images: its train split")
     synthetic: str = option("", "folder that image_sample.py has made, or a data set, whose train split is taken")
     test: str = option("", "data set to test on: its val split, or all of it where it has none; empty: that of --real")
@@ -62,7 +62,6 @@ class GainConfig:
     out: str = option("", "folder for gain.json, gain.md, gain.svg")
     runs: str = option("", "folder of finished trainings, which may serve several comparisons; empty: OUT/runs")
     jobs: int = option(1, "trainings at a time, each in its own process", least=1)
-    device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..config import DataConfig, RunConfig, option
+from ..config.shared import Device, Precision, Processes
 
 KNOWN = (
     "fid",
@@ -21,7 +22,7 @@ KNOWN = (
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Processes, Device):
     samples: str = option("", "generated images: a folder, image_sample.py's results, or an npz")
     reference: str = option(
         "", "real images: a folder, an npz (images, or mu and sigma), or val or train: the split as the model saw it"
@@ -63,8 +64,6 @@ class EvaluateConfig:
     json: str = option("", "write figures and protocols to this file")
     markdown: str = option("", "write the table to this file too")
     batch_size: int = option(32, "images at a time (changes the speed only)", least=1)
-    dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
-    device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
 
 
 @dataclass(frozen=True)
@@ -76,15 +75,11 @@ class EvaluateRun:
 
 
 @dataclass(frozen=True)
-class NllConfig:
+class NllConfig(Precision, Processes, Device):
     model_path: str = option("", "weights, such as RUN/ema_0.9999.pt; config.json beside them describes the model")
     split: str = option("val", "whose images to measure", ("val", "train"))
     num_samples: int = option(1000, "measure the first of the split's images, at most so many; 0: all", least=0)
     batch_size: int = option(16, "images at a time (does not change the result)", least=1)
     clip_denoised: bool = option(True, "clamp each step's clean image to [-1, 1]")
     seed: int = option(0, "image i's noise is drawn from (seed, i), whatever the batch size", least=0, most=2**63 - 1)
-    precision: str = option("auto", "auto: bf16 on GPUs that have it, else fp32", ("auto", "fp32", "bf16", "fp16"))
-    use_fp16: bool = option(False, "the tradition's name for --precision fp16")
     out: str = option("", "folder for nll.json and the terms of each step (npz); empty: print only")
-    dist_timeout: int = option(600, "seconds that processes wait for one another", least=1)
-    device: str = option("", "cpu, cuda, cuda:1 ...; empty: a GPU if there is one")

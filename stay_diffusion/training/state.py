@@ -16,6 +16,8 @@ from .ema import Ema
 
 logger = logging.getLogger("stay_diffusion")
 
+FP16_SCALE_GROWTH = 1e-3  # of the loss scale's log2, each step
+
 
 class TrainingState:
     """Everything that a checkpoint holds: model, averages, optimizer, loss scale, timestep history, position.
@@ -35,11 +37,11 @@ class TrainingState:
         self.emas = [Ema(self.model, rate) for rate in train.ema_rates]
         self.precision = resolve_precision(train.precision, train.use_fp16, device)
         self.optimizer = build_optimizer(self.model, config, world)
-        # guided-diffusion's rule in GradScaler's words: log2 of the scale grows by fp16_scale_growth each step.
+        # guided-diffusion's rule in GradScaler's words: log2 of the scale grows by a constant each step.
         self.scaler = torch.amp.GradScaler(
             device.type,
             init_scale=2.0**16,
-            growth_factor=2.0**train.fp16_scale_growth,
+            growth_factor=2.0**FP16_SCALE_GROWTH,
             growth_interval=1,
             enabled=self.precision == "fp16",
         )

@@ -223,3 +223,24 @@ def test_a_config_of_a_scripts_own_options_is_taken_whole(tmp_path):
     (tmp_path / "config.json").write_text('{"lrr": 1}')
     with pytest.raises(ValueError, match="unknown option lrr"):
         flags.parse(SampleRun, "", ["--config", str(tmp_path / "config.json")])
+
+
+@pytest.mark.parametrize(("value", "warnings"), [(0.001, 0), (0.5, 1)])
+def test_a_retired_option_of_an_older_run_is_left_out_with_a_warning_where_it_was_set(
+    value, warnings, tmp_path, caplog
+):
+    (tmp_path / "config.json").write_text(json.dumps({"fp16_scale_growth": value, "lr": 0.5}))
+    assert flags.load(tmp_path / "config.json") == RunConfig(train=config.TrainConfig(lr=0.5))
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path / 'config.json'}: the option fp16_scale_growth was retired; it is 0.001 now"
+    ] * warnings
+
+
+def test_help_lists_a_sections_own_options_first_and_the_traditions_last(capsys):
+    with pytest.raises(SystemExit):
+        flags.parse(SampleRun, "", ["--help"])
+    text = capsys.readouterr().out
+    places = [text.index(f"\n{word}") for word in ("sample:", "data:", "model:", "diffusion:", "compatibility:")]
+    assert places == sorted(places)
+    assert places[0] < text.index("  --model_path") < text.index("  --device") < places[1]
+    assert places[-1] < text.index("  --use_ddim") < text.index("  --timestep_respacing")
