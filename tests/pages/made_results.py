@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stay_diffusion.pages.markup import Corners
+from stay_diffusion.pages.render import Corners
 
 SETTINGS = {
     "seed": 3, "run": 0, "s": 1.5, "sampler": "ddim", "timestep_respacing": "logsnr25", "eta": 0.5,

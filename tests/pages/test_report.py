@@ -405,6 +405,44 @@ def test_names_are_text_wherever_they_stand(results_of, tmp_path):
     assert read.text("title")[0] == "results <u>: report"
 
 
+INJECTED = '"><form><meta http-equiv=refresh content=0>'
+
+
+def injected(value):
+    """The value with every string and number in it replaced."""
+    if isinstance(value, dict):
+        return {name: injected(inner) for name, inner in value.items()}
+    return [injected(inner) for inner in value] if isinstance(value, list) else INJECTED
+
+
+ENTRY = ("stem", "layout", "source", "seed", "run", "s", "sampler", "timestep_respacing", "eta", "clip_denoised")
+ENTRY += ("precision", "image_size", "checkpoint", "checkpoint_sha256", "layouts", "attempt", "redrawn", "quality")
+
+
+@pytest.mark.parametrize("field", [*ENTRY, "index", "file", "rejected", "asked", "source_image", "mask", "another"])
+def test_no_field_of_a_manifest_puts_tags_into_the_page(results_of, field):
+    folder = results_of([[("a", BOX)], []])
+    lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    write_lines(folder / "manifest.jsonl", [{**line, field: injected(line.get(field, ""))} for line in lines])
+    try:
+        read = Read(report(folder))
+    except ValueError:
+        assert field in ("index", "file", "layout", "attempt", "redrawn", "rejected")
+        return
+    assert not {name for name, _, _ in read.tags} & {"form", "script", "base"} and len(read.of("meta")) == 4
+    assert field not in ENTRY[:14] or any(INJECTED in words for _, _, data in read.tags for words in data)
+
+
+def test_the_page_allows_no_script_no_form_and_no_other_base(results_of):
+    policy = Read(report(results_of([[]]))).of("meta")[1]["content"].split("; ")
+    assert {"default-src 'none'", "form-action 'none'", "base-uri 'none'"} <= set(policy)
+
+
+def test_on_paper_the_navigation_is_hidden(results_of):
+    printed = report(results_of([[]])).partition("@media print")[2]
+    assert re.search(r"\n  nav, .told label { display: none; }", printed)
+
+
 def test_the_page_holds_all_that_it_shows(results_of):
     page = report(results_of([[("a", BOX)], []]))
     read = Read(page)

@@ -12,7 +12,7 @@ PER_GROUP = 6  # crops of a class among the best, the middle and the worst
 
 
 def write_report(folder: Path, out: Path | None = None, per_group: int = PER_GROUP) -> Path:
-    """Writes RESULTS/report.html, or `out`, of what is there: scores and measures that are not there are named.
+    """Write RESULTS/report.html, or `out`, of what is there: scores and measures that are not there are named.
 
     Raises ValueError where the folder is not of image_sample.py or not finished, and where scores or pictures cannot be
     read.

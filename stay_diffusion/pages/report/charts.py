@@ -1,97 +1,138 @@
-"""Charts as inline SVG: histograms of one or two sets, maps of centres; their colours are the page's."""
+"""Charts of a report: histograms of one or two sets, maps of the centres of boxes."""
 
-import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from ..markup import text
+from ...layouts.histograms import AREAS, SIDES, histograms
+from ...layouts.items import LayoutItem
+from ..svg import Axis, ticks
+from .results import Results
 
-WIDTH, HEIGHT = 360, 190
-LEFT, RIGHT, TOP, BOTTOM = 38, 8, 10, 26  # room for axes
+MOST_NUMBERS = 12  # boxes of a picture; more are counted together
+MOST_MAPS = 12  # classes whose centres are drawn
+BINS = 20  # of scores
 
-
-def histogram(
-    title: str, ours: Sequence[float], theirs: Sequence[float] | None, ticks: Sequence[tuple[float, str]]
-) -> str:
-    """Shares of bins of equal width: ours as bars, theirs as a line over them; ticks are (place in [0, 1], text)."""
-    sets = [_shares(ours)] + ([_shares(theirs)] if theirs is not None else [])
-    top = max(float(shares.max(initial=0)) for shares in sets) or 1.0
-    step = _step(top)
-    wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-
-    def x(place: float) -> float:
-        return LEFT + wide * place
-
-    def y(share: float) -> float:
-        return TOP + high * (1 - share / top)
-
-    parts = []
-    for i in range(int(top / step + 1e-9) + 1):
-        level, name = y(i * step), f"{100 * i * step:g} %"
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{level + 3.5:.1f}" text-anchor="end">{name}</text>')
-    number = len(sets[0])
-    for i, share in enumerate(sets[0].tolist()):
-        told = f"<title>{100 * share:.1f} %</title>"
-        left, width, level = x((i + 0.06) / number), wide * 0.88 / number, y(share)
-        parts.append(
-            f'<rect class="ours" x="{left:.1f}" y="{level:.1f}" width="{width:.1f}" height="{y(0) - level:.1f}">{told}'
-            "</rect>"
-        )
-    if theirs is not None:
-        corners = [(x(0), y(0))]
-        for i, share in enumerate(sets[1].tolist()):
-            corners += [(x(i / number), y(share)), (x((i + 1) / number), y(share))]
-        corners.append((x(1), y(0)))
-        points = " ".join(f"{px:.1f},{py:.1f}" for px, py in corners)
-        parts.append(f'<polyline class="theirs" points="{points}"/>')
-    for place, name in ticks:
-        hangs = "end" if place > 0.99 else "middle"
-        parts.append(f'<text x="{x(place):.1f}" y="{HEIGHT - 8}" text-anchor="{hangs}">{text(name)}</text>')
-    compared = ", in the sampled set and in the data" if theirs is not None else ", in the sampled set"
-    svg = _svg(WIDTH, HEIGHT, f"{title}{compared}", "".join(parts))
-    return f'<figure class="chart"><figcaption>{text(title)}</figcaption>{svg}</figure>'
+Ticks = Sequence[tuple[float, str]]  # (place in [0, 1], text)
+Counts = Sequence[float] | np.ndarray
 
 
-def heat(title: str, counts: Sequence[Sequence[int]]) -> str:
-    """A map, rows of columns: the more, the darker; empty cells stay empty."""
-    counts = np.asarray(counts)
-    rows, columns = counts.shape
-    most = max(1, int(counts.max(initial=0)))
-    cells = "".join(
-        f'<rect class="cell" x="{column}" y="{row}" width="1" height="1" '
-        f'fill-opacity="{counts[row, column] / most:.2f}"><title>{int(counts[row, column])}</title></rect>'
-        for row, column in np.argwhere(counts > 0)
-    )
-    return _svg(columns, rows, title, cells, "heat")
+@dataclass(frozen=True)
+class Histogram:
+    """Shares of bins of equal width: ours as bars, theirs as a line over them."""
+
+    WIDTH, HEIGHT = 360, 190
+    LEFT, RIGHT, TOP, BOTTOM = 38, 8, 10, 26  # room for axes
+
+    title: str
+    ours: list[float]
+    theirs: list[float] | None
+    ticks: Ticks
+
+    @classmethod
+    def of_counts(cls, title: str, ours: Counts, theirs: Counts | None, ticks: Ticks) -> "Histogram":
+        return cls(title, _shares(ours), None if theirs is None else _shares(theirs), ticks)
+
+    @property
+    def top(self) -> float:
+        return max([*self.ours, *(self.theirs or ())]) or 1.0
+
+    @property
+    def levels(self) -> list[float]:
+        return [level for level in ticks(0, self.top) if level <= self.top * (1 + 1e-9)]
+
+    def x(self, place: float) -> str:
+        return f"{self.LEFT + (self.WIDTH - self.LEFT - self.RIGHT) * place:.1f}"
+
+    def y(self, share: float, below: float = 0) -> str:
+        return f"{self._y(share) + below:.1f}"
+
+    def _y(self, share: float) -> float:
+        return self.TOP + (self.HEIGHT - self.TOP - self.BOTTOM) * (1 - share / self.top)
+
+    @property
+    def bar_width(self) -> str:
+        return f"{(self.WIDTH - self.LEFT - self.RIGHT) * 0.88 / len(self.ours):.1f}"
+
+    def bar_height(self, share: float) -> str:
+        return f"{self._y(0) - self._y(share):.1f}"
+
+    @property
+    def line(self) -> str:
+        """The corners of the steps that theirs make."""
+        shares = self.theirs or []
+        steps = [(i / len(shares), share) for i, share in enumerate(shares)]
+        corners = [corner for x, share in steps for corner in ((x, share), (x + 1 / len(shares), share))]
+        return " ".join(f"{self.x(x)},{self.y(share)}" for x, share in ((0, 0), *corners, (1, 0)))
 
 
-def bar(ours: float, theirs: float | None, most: float, title: str) -> str:
-    """A line of a table: ours as a bar, theirs as a mark on it, both as shares of `most`."""
-    shape = f'<rect class="ours" x="0" y="2" width="{100 * ours / most:.1f}" height="8"/>'
-    if theirs is not None:
-        shape += f'<rect class="mark" x="{min(99, 100 * theirs / most):.1f}" y="0" width="1" height="12"/>'
-    return _svg(100, 12, title, shape, "bar", ' preserveAspectRatio="none"')
+class CentreMap(NamedTuple):
+    """Where the boxes of a class have their centres, rows of columns."""
+
+    name: str
+    ours: list[list[int]]
+    theirs: list[list[int]] | None
 
 
-def log_ticks(edges: np.ndarray, shares: Sequence[float]) -> list[tuple[float, str]]:
-    """Where percentages lie on an axis that is even in the logarithm."""
-    low, high = math.log(edges[0]), math.log(edges[-1])
-    return [((math.log(share) - low) / (high - low), f"{100 * share:g} %") for share in shares]
+class LayoutCharts(NamedTuple):
+    charts: list[Histogram]
+    maps: list[CentreMap]
+    num_left_out: int
 
 
-def _shares(counts: Sequence[float]) -> np.ndarray:
-    counts = np.asarray(counts, dtype=np.float64)
-    return counts / (counts.sum() or 1)
+def layout_charts(results: Results) -> LayoutCharts:
+    """Chart boxes of a picture, their widths, heights and areas, and their centres, beside the training split's."""
+    ours = histograms(results.layouts)
+    theirs = None if results.training is None else histograms(results.training)
+    longest = max(len(found["objects_per_layout"]) for found in (ours, theirs) if found) - 1
+    most = min(MOST_NUMBERS, longest)
+    numbers = [((i + 0.5) / (most + 1), f"{i}{'+' * (i == most < longest)}") for i in range(most + 1)]
+    both = _numbers(ours, most), theirs and _numbers(theirs, most)
+    charts = [Histogram.of_counts("Boxes in a picture", *both, numbers)]
+    sides, areas = _log_ticks(SIDES, (0.01, 0.03, 0.1, 0.3, 1)), _log_ticks(AREAS, (0.0001, 0.001, 0.01, 0.1, 1))
+    for name, marks in (("width", sides), ("height", sides), ("area", areas)):
+        counts = ours[name]["counts"], theirs and theirs[name]["counts"]
+        charts.append(Histogram.of_counts(f"{name.capitalize()} of boxes", *counts, marks))
+    classes = [name for name, _ in Counter(box.label for item in results.layouts for box in item.objects).most_common()]
+    maps = [CentreMap("all classes", ours["centres"], theirs and theirs["centres"])]
+    for name in classes[:MOST_MAPS]:
+        own = None if results.training is None else _centres(name, results.training)
+        maps.append(CentreMap(name, _centres(name, results.layouts), own))
+    return LayoutCharts(charts, maps, max(0, len(classes) - MOST_MAPS))
 
 
-def _step(top: float) -> float:
-    """A round number that goes two to five times into `top`."""
-    power = 10 ** math.floor(math.log10(top))
-    return next(power * part for part in (5, 2, 1, 0.5, 0.2) if top / (power * part) >= 2)
+def score_charts(results: Results) -> list[Histogram]:
+    """Chart how many boxes, and how many pictures, have which score."""
+    edges, marks = np.linspace(0, 1, BINS + 1), [(share, f"{share:g}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)]
+    with_boxes = [result for result in results.pictures if result.boxes and result.score is not None]
+    values = {
+        "Score of boxes": [asked.score for each in with_boxes for asked in each.boxes if asked.score is not None],
+        "Score of pictures: their worst box's": [result.score for result in with_boxes if result.score is not None],
+    }
+    counts = {title: np.histogram(np.array(found).clip(0, 1), edges)[0] for title, found in values.items()}
+    return [Histogram.of_counts(title, found, None, marks) for title, found in counts.items()]
 
 
-def _svg(width: int, height: int, title: str, inside: str, kind: str = "plot", more: str = "") -> str:
-    view = f'viewBox="0 0 {width} {height}"'
-    return f'<svg class="{kind}" {view}{more} role="img" aria-label="{text(title)}">{inside}</svg>'
+def _log_ticks(edges: np.ndarray, shares: Sequence[float]) -> Ticks:
+    """Return where percentages lie on an axis that is even in the logarithm."""
+    axis = Axis(edges[0], edges[-1], (), logarithmic=True)
+    return [(axis.share(share), f"{100 * share:g} %") for share in shares]
+
+
+def _centres(name: str, layouts: Sequence[LayoutItem]) -> list[list[int]]:
+    alone = [replace(item, objects=tuple(box for box in item.objects if box.label == name)) for item in layouts]
+    return histograms(alone)["centres"]
+
+
+def _numbers(found: dict, most: int) -> list[int]:
+    """Return the pictures by their number of boxes, those with `most` and more together."""
+    counts = found["objects_per_layout"] + [0] * (most + 1 - len(found["objects_per_layout"]))
+    return [*counts[:most], sum(counts[most:])]
+
+
+def _shares(counts: Counts) -> list[float]:
+    values = np.asarray(counts, dtype=np.float64)
+    return (values / (values.sum() or 1)).tolist()

@@ -1,4 +1,4 @@
-"""What a user would type to make the same pictures again, and to measure them."""
+"""Commands: what a user would type to make the same pictures again, and to measure them."""
 
 import dataclasses
 import shlex
@@ -10,16 +10,17 @@ from ...data.splits import FOLDERS
 from .results import Results
 
 QUALITY, ADHERENCE, REPORT = "evaluations/quality.py", "evaluations/box_adherence.py", "evaluations/report.py"
-OWN = ("model_path", "results_path", "layouts", "num_samples", "num_runs", "num_steps")  # settled here
+OWN = ("model_path", "results_path", "layouts", "num_samples", "num_runs", "num_steps")  # decided here
 
 
 def sampling_command(results: Results) -> str:
-    """Makes the same pictures into a folder beside: of the same layouts, drawn anew or read from the manifest."""
+    """Make the same pictures into a folder beside: of the same layouts, drawn anew or read from the manifest."""
     folder, settings = results.folder.resolve(), results.settings
     again = folder.with_name(f"{folder.name}_again")
-    words = ["--model_path", settings.get("checkpoint", "WEIGHTS"), "--results_path", again, *_layouts(results)]
+    words: list[object] = ["--model_path", settings.get("checkpoint", "WEIGHTS"), "--results_path", again]
+    words += _layouts(results)
     run = settings.get("run", 0)
-    words += ["--num_runs", run + 1] if run else []
+    words += ["--num_runs", run + 1] if run and isinstance(run, int) else []
     for option in dataclasses.fields(SampleConfig):
         value = settings.get(option.name, option.default)
         value = tuple(value) if isinstance(value, list) else value
@@ -27,24 +28,37 @@ def sampling_command(results: Results) -> str:
         if option.name not in OWN and value != option.default and not of_insertion:
             words += [f"--{option.name}", text(value)]
     words += ["--masks", True] if "mask_kind" in settings else []
-    respacing = settings.get("timestep_respacing", "")
+    respacing = str(settings.get("timestep_respacing", ""))
     steps = respacing.removeprefix("logsnr")
     words += ["--num_steps", steps] if steps != respacing else ["--timestep_respacing", respacing] if respacing else []
     return command("scripts/image_sample.py", *words)
 
 
+def commands(results: Results) -> dict[str, str]:
+    """Return the lines for a shell by what they bring."""
+    folder = results.folder.resolve()
+    return {
+        "The same pictures again, into a folder beside this one": sampling_command(results),
+        "Scores and near-copies": command(QUALITY, folder),
+        "Box adherence": command(ADHERENCE, folder),
+        "This page": command(REPORT, folder),
+    }
+
+
+def missing_commands(results: Results) -> list[tuple[str, str]]:
+    """Return what is not there, with the command that brings it."""
+    folder = results.folder.resolve()
+    found = [] if results.scored else [("scores and near-copies", command(QUALITY, folder))]
+    return found if results.adherence else [*found, ("box adherence", command(ADHERENCE, folder))]
+
+
 def command(script: str, *words: object) -> str:
-    """A line for a shell."""
+    """Return a line for a shell."""
     return shlex.join(["python", script, *map(str, words)])
 
 
-def folded(line: str) -> str:
-    """A long line over several, each but the first starting with a flag."""
-    return line.replace(" --", " \\\n    --")
-
-
-def _layouts(results: Results) -> list:
-    """As they were chosen where that is known; else boxes come from the manifest, label maps from their split."""
+def _layouts(results: Results) -> list[object]:
+    """Name layouts as they were chosen if that is known; else boxes come from the manifest, label maps from a split."""
     number = len(results.pictures) + results.rejected
     if "layouts" in results.settings:
         return ["--layouts", results.settings["layouts"], "--num_samples", number]

@@ -40,14 +40,14 @@ def gallery_of(
 ) -> Gallery:
     """Raises ImageError where a sample cannot be read."""
     crops = {*(shown for sheet in sheets for group in sheet.groups.values() for shown in group), *pairs}
-    wanted: dict[int, list[Shown]] = defaultdict(list)
+    by_picture: dict[int, list[Shown]] = defaultdict(list)
     for shown in crops:
-        wanted[shown.result.index].append(shown)
+        by_picture[shown.result.index].append(shown)
     crop_bytes = share(CROPS_BYTES, len(crops) + len(pairs) + len(thumbnails), CROP_BYTES)
-    whole_bytes = share(WHOLES_BYTES, len(wanted), WHOLE_BYTES)
+    whole_bytes = share(WHOLES_BYTES, len(by_picture), WHOLE_BYTES)
 
     found = Gallery({}, {}, {}, {})
-    for index, boxes in sorted(wanted.items()):
+    for index, boxes in sorted(by_picture.items()):
         image = read_small(boxes[0].result.file, results.value_range)
         found.wholes[index] = whole(image, most_bytes=whole_bytes)
         for shown in boxes:
@@ -57,6 +57,7 @@ def gallery_of(
         found.thumbnails[result.index] = whole(image, THUMBNAIL, crop_bytes)
     for shown in pairs:
         nearest = shown.result.nearest
+        assert nearest is not None
         try:
             original = crop_around(read_small(nearest.file, results.value_range), nearest.box, crop_bytes)
         except ImageError:  # a data set may have moved since

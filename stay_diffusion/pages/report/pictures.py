@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from ...data.images import Range, read_picture
-from ..markup import Corners
+from ..render import Corners
 
 CONTEXT = 2.0  # sides of a crop over the longer side of its box
 LEAST_CROP = 24  # pixels; smaller ones would show no surroundings

@@ -80,6 +80,10 @@ class Results:
     training: list[LayoutItem] | None
 
     @property
+    def weights(self) -> Path:
+        return Path(str(self.settings.get("checkpoint", "weights that are not named")))
+
+    @property
     def layouts(self) -> list[LayoutItem]:
         return [
             LayoutItem(r.stem, r.product, tuple(RelativeBox(asked.label, *asked.box) for asked in r.boxes), r.source)
@@ -118,6 +122,8 @@ def read(folder: Path) -> Results:
         runs = sorted(path.parent.name for path in folder.glob("run*/manifest.jsonl"))
         of_runs = f"; a report is of one run: {folder / runs[0]}" if runs else " (image_sample.py makes such folders)"
         raise ValueError(f"{folder}: no manifest.jsonl with samples in it{of_runs}")
+    if not all(isinstance(index, int) for index in entries):
+        raise ValueError(f"{folder / 'manifest.jsonl'}: an index is no whole number; sample anew")
     missing = sorted(set(range(max(entries) + 1)) - set(entries))
     if missing:
         raise ValueError(f"{folder / 'manifest.jsonl'}: lacks image {missing[0]}: let image_sample.py finish first")
@@ -134,7 +140,7 @@ def read(folder: Path) -> Results:
     config = config_beside(weights)
     return Results(
         folder=folder,
-        pictures=tuple(_result(folder, entry, line) for entry, line in zip(ordered, scores, strict=True)),
+        pictures=tuple(_checked_result(folder, entry, line) for entry, line in zip(ordered, scores, strict=True)),
         rejected=len(entries) - len(ordered),
         settings=settings,
         scored=any(scores),
@@ -143,6 +149,15 @@ def read(folder: Path) -> Results:
         config=config,
         training=config and _training(weights.parent, config, "whole" if "source_image" in ordered[0] else "seen"),
     )
+
+
+def _checked_result(folder: Path, entry: dict, line: dict) -> Result:
+    try:
+        result = _result(folder, entry, line)
+        assert all(float(edge) is not None for asked in (*result.boxes, *result.there) for edge in asked.box)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{folder / 'manifest.jsonl'}: not an entry of a sampled image; sample anew") from None
+    return result
 
 
 def _training(run: Path, config: RunConfig, kind: str) -> list[LayoutItem] | None:

@@ -23,6 +23,11 @@ class Shown(NamedTuple):
     def asked(self) -> Asked:
         return self.result.boxes[self.place]
 
+    @property
+    def anchor(self) -> str:
+        """The name by which its crop is found on the page."""
+        return f"crop-{self.result.index}-{self.place}"
+
 
 class Sheet(NamedTuple):
     """A class with its boxes, by falling score where there are scores, and some of them in groups by name."""
@@ -30,6 +35,10 @@ class Sheet(NamedTuple):
     label: str
     boxes: tuple[Shown, ...]
     groups: dict[str, tuple[Shown, ...]]
+
+    @property
+    def num_pictures(self) -> int:
+        return len({shown.result.index for shown in self.boxes})
 
 
 def sheets_of(results: Results, per_group: int) -> list[Sheet]:
@@ -45,9 +54,9 @@ def sheets_of(results: Results, per_group: int) -> list[Sheet]:
 
 def nearest_pairs(results: Results, most: int = PAIRS) -> list[Shown]:
     """The boxes most like a training object, the likest first."""
-    pairs = [result for result in results.pictures if result.nearest]
-    pairs.sort(key=lambda result: -result.nearest.similarity)
-    return [Shown(result, result.nearest.place) for result in pairs[:most]]
+    pairs = [(result.nearest, result) for result in results.pictures if result.nearest]
+    pairs.sort(key=lambda pair: -pair[0].similarity)
+    return [Shown(result, nearest.place) for nearest, result in pairs[:most]]
 
 
 def spread(items: Sequence, most: int) -> list:
