@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 
 import command_line
+import finished_image
 import gpu
 import growth
 import inception_speed
 import loader
-import samplers
 import sampling_step
 import scaling
 import torch
@@ -40,7 +40,7 @@ ONE_THREAD = {"1", "3", "4", "6", "12"}
 MEASURES: dict[str, Callable[[], list[Row]]] = {  # by the first row that each measures
     "1": training_step.rows,  # 2 and 5 too
     "3": sampling_step.rows,
-    "4": samplers.rows,
+    "4": finished_image.rows,
     "6": loader.rows,
     "7": command_line.rows,
     "8": scaling.rows,  # 9 too

@@ -64,7 +64,7 @@ COMMANDS = [
 
 def command_of(script: Path) -> str | None:
     """The name of the command that a script stands for."""
-    found = re.search(r'run\("([\w-]+)"', script.read_text())
+    found = re.search(r'__main__":\n    run\("([\w-]+)"', script.read_text())
     return found[1] if found else None
 
 
@@ -107,7 +107,7 @@ def test_every_flag_that_is_named_exists(page):
     known = {f"--{f}" for cls in CONFIGS.values() for f in flags.flatten(cls())} | {"--config", "--dry_run"}
     known |= {"--print_config", "--help", "--flag"} | OF_LAUNCHERS  # --flag stands for any
     for script in (
-        path for folder in ("benchmarks", "datasets", "evaluations") for path in ROOT.glob(f"{folder}/*.py")
+        path for folder in ("benchmarks", "datasets", "evaluations", "studies") for path in ROOT.glob(f"{folder}/*.py")
     ):
         known |= own_flags(script)
     assert set(re.findall(r"(?<![\w-])--\w\w+", page.read_text())) <= known

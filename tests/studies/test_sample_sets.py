@@ -1,10 +1,11 @@
-"""benchmarks/sample_sets.py: which windows its sets are of, and the table."""
+"""studies/sample_sets.py: which windows its sets are of, and the table."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import sample_sets as script
+import windows
 from PIL import Image
 
 from stay_diffusion.run import factory
@@ -26,20 +27,20 @@ def config(tiny_data, tiny_run):
 
 
 def test_the_halves_share_no_picture_and_hold_all(config):
-    halves = script.halves(config)
+    halves = windows.halves(config)
     names = [{record.stem for record in half} for half in halves]
     assert not names[0] & names[1] and len(names[0]) == len(names[1]) == 2
     assert names[0] | names[1] == {record.stem for record in factory.read_split(config.data, "val")[0]}
 
 
 def test_a_template_is_cut_where_its_picture_is_and_has_its_boxes(config, tmp_path):
-    records, _ = script.halves(config)
+    records, _ = windows.halves(config)
     bare = []
     for record in records:
         template = tmp_path / record.path.name.replace("_test", "_temp")
         Image.new("L", (record.width, record.height), 77).save(template)
         bare.append(replace(record, path=script.template_of(tmp_path, record.path)))
-    drawn, empty = (list(script.windows(part, config, 5)) for part in (records, bare))
+    drawn, empty = (list(windows.windows(part, config, 5)) for part in (records, bare))
     assert [item.objects for item, _ in drawn] == [item.objects for item, _ in empty]
     assert sum(len(item.objects) for item, _ in drawn) > 2
     assert all(np.unique(image) == [77] for _, image in empty) and all(np.std(image) > 1 for _, image in drawn)
@@ -51,10 +52,10 @@ def test_a_template_is_cut_where_its_picture_is_and_has_its_boxes(config, tmp_pa
 
 
 def test_a_set_that_is_there_stays(config, tmp_path):
-    records, _ = script.halves(config)
-    script.write_set(tmp_path / "set", records, config, 4)
+    records, _ = windows.halves(config)
+    windows.write_set(tmp_path / "set", records, config, 4)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "set/samples").glob("*.png")}
-    script.write_set(tmp_path / "set", records, config, 4)
+    windows.write_set(tmp_path / "set", records, config, 4)
     assert len(written) == 4
     assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "set/samples").glob("*.png")}
 

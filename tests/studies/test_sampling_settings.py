@@ -4,7 +4,8 @@ import shutil
 import pytest
 import samplers
 import torch
-from samplers import Measured, Setting
+from sampler_settings import Setting, cost
+from samplers import Measured
 
 from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace
 from stay_diffusion.run import factory
@@ -35,7 +36,7 @@ def compared(tiny_run, synthetic_sdi, run_script, tmp_path_factory):
     save(folder / "out/features.pt", network, Recipe(16, 1, vocabulary.classes, vocabulary.products, "", 0, 0, 8, {}))
     words = ["--model_path", run_folder.file("model"), "--out", folder / "out", "--precision", "fp32"]
     words += ["--settings", "ddim:2", "heun:logsnr3:0.1,9"]
-    return folder, words, run_script("benchmarks/samplers.py", *words, prelude=QUICK_GATE).output
+    return folder, words, run_script("studies/samplers.py", *words, prelude=QUICK_GATE).output
 
 
 def test_a_comparison_ends_with_a_line_for_each_setting(compared):
@@ -55,7 +56,7 @@ def test_what_an_earlier_comparison_has_sampled_is_kept(compared, run_script, tm
     again = shutil.copytree(folder / "out", tmp_path / "out")
     shutil.rmtree(again / "ddim_2")
     words = [again if word == folder / "out" else word for word in words]
-    told = run_script("benchmarks/samplers.py", *words).output
+    told = run_script("studies/samplers.py", *words).output
     assert "ddim, 2 steps even in time: 4 pictures" in told and "guided in 0.1,9: " not in told
     assert (again / "samplers.md").read_bytes() == (folder / "out/samplers.md").read_bytes()
 
@@ -96,7 +97,7 @@ def test_samples_of_another_interval_are_not_continued(compared, run_script, int
     ],
 )
 def test_calls_and_passes_are_counted(word, s, calls, passes):
-    assert samplers.cost(GaussianDiffusion.create("cosine", 1000), Setting.of(word), s) == (calls, passes)
+    assert cost(GaussianDiffusion.create("cosine", 1000), Setting.of(word), s) == (calls, passes)
 
 
 def test_guidance_in_an_interval_costs_two_passes_in_it_and_one_outside():
@@ -104,7 +105,7 @@ def test_guidance_in_an_interval_costs_two_passes_in_it_and_one_outside():
     short = respace(whole, "10")
     inside = (short.tables["sigma"] / short.tables["signal"] >= 0.3).sum()
     assert 0 < inside < 10
-    assert samplers.cost(whole, Setting.of("ddpm:10:0.3,1e6"), 2.0) == (10, 10 + inside)
+    assert cost(whole, Setting.of("ddpm:10:0.3,1e6"), 2.0) == (10, 10 + inside)
 
 
 def lines(**found) -> list[Measured]:
@@ -140,17 +141,3 @@ def test_there_is_no_knee_where_each_setting_is_beaten():
 def test_a_setting_that_is_none_is_refused(word):
     with pytest.raises(ValueError, match=f"--settings {word}: .*dpmpp_2m"):
         Setting.of(word)
-
-
-def test_row_4_scales_timed_steps_to_all_calls(monkeypatch):
-    monkeypatch.setattr(
-        samplers, "in_turn", lambda routes, rounds: {"default": [2.0], "ancestral": [2.4], "beforehand": [5.0]}
-    )
-    (row,) = samplers.rows(rounds=1, network="tiny", num_objects=2)
-    assert row.ratio == pytest.approx((5 + 1000 * 1.2) / (5 + 20 * 1.0))
-    assert (row.number, row.sense, row.target) == ("4", "at least", 40)
-
-
-def test_row_4_is_measured_on_real_samplers():
-    (row,) = samplers.rows(rounds=1, network="tiny", num_objects=2)
-    assert set(row.details["seconds"]) == {"default", "ancestral", "beforehand"} and row.ratio > 1

@@ -1,6 +1,6 @@
 """What do FD-own and KID-own see? Real pictures against real ones, made worse in known ways.
 
-    python benchmarks/feature_sense.py --features OUTPUT/features.pt --data_dir DATA [--looks 4]
+    python studies/feature_sense.py --features OUTPUT/features.pt --data_dir DATA [--looks 4]
 
 The validation pictures are halved. One half is the reference; the other is compared with it as it is, blurred, noisy,
 with a share of its pictures replaced by flat grey, with a share of its pictures doubled in place of others, and, where
@@ -8,13 +8,13 @@ the data have defect-free templates (STEM with _temp for _test, in val/templates
 looked at --looks times, each time cut anew as in training. Prints the protocol and a table.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from reporting import argument_parser
 from torch import Tensor
 
 from stay_diffusion.config import DataConfig
@@ -32,9 +32,7 @@ AT_A_TIME = 64
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--features", type=Path, required=True, help="file of evaluations/train_features.py")
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--looks", type=int, default=4, help="cuts of each picture")
@@ -62,11 +60,11 @@ def main() -> int:
     print(f"features: {recipe.steps} steps, sha256 {sha256(arguments.features)[:12]}, held out {recipe.held_out}")
     print("\n| compared with other real pictures | FD-own | KID-own | precision | recall |\n|---|---|---|---|---|")
     for name, images in worsened(real):
-        tell(name, reference, features(images))
+        print_row(name, reference, features(images))
     templates = [(record, template_of(arguments.data_dir, record.path)) for record in records[half:]]
     if all(template.exists() for _, template in templates):
         without = [replace(record, path=template) for record, template in templates]
-        tell("without their defects", reference, features(seen(without)))
+        print_row("without their defects", reference, features(seen(without)))
     return 0
 
 
@@ -91,7 +89,7 @@ def template_of(data_dir: Path, picture: Path) -> Path:
     return data_dir / "val" / "templates" / picture.name.replace("_test", "_temp")
 
 
-def tell(name: str, reference: np.ndarray, compared: np.ndarray) -> None:
+def print_row(name: str, reference: np.ndarray, compared: np.ndarray) -> None:
     kernel, shares = kid(compared, reference), prdc(reference, compared)
     print(
         f"| {name} | {frechet(compared, reference):.2f} | {kernel.value:.4f} ± {kernel.standard_error:.4f} "

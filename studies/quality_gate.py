@@ -1,6 +1,6 @@
 """Does the quality gate tell planted failures from real defects? Nothing but the data set is needed.
 
-    python benchmarks/quality_gate.py --data_dir DEEPPCB --out DIR [--image_size 64] [--num_pictures 0]
+    python studies/quality_gate.py --data_dir DEEPPCB --out DIR [--image_size 64] [--num_pictures 0]
 
 A gate is trained on the training split, as for a model of unscaled windows, and kept in DIR. Then the gate scores the
 validation split as it is, and with failures planted into it: the boxes moved to where nothing is drawn; the same boxes
@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from reporting import argument_parser, write_json
 from scipy.stats import mannwhitneyu
 
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
@@ -33,7 +34,6 @@ from stay_diffusion.quality.examples import meets
 from stay_diffusion.quality.gate import QualityGate
 from stay_diffusion.quality.run_gate import gate_of_run
 from stay_diffusion.run import factory
-from stay_diffusion.run.checkpoint import atomic_write
 from stay_diffusion.system.command import run_command
 
 TRIES = 200
@@ -115,16 +115,14 @@ def windows(case: Case, size: int, rng: Rng) -> Iterator[Case]:
 VIEWS = {"whole": whole, "window": windows}
 
 
-def scored(gate: QualityGate, cases: list[Case], plant, view: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+def score_boxes(gate: QualityGate, cases: list[Case], plant, view: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores of all boxes, and similarities of what is most alike in each view to a training object."""
     rng, scores, similar = np.random.default_rng(0), [], []
     for case in cases:
         for seen in VIEWS[view](plant(case, rng), size, rng):
             W, H = seen.image.size
-            for box in (
-                box.relative(W, H) for box in seen.boxes
-            ):  # one by one, so that similarities are those of boxes
-                quality = gate.score(seen.image, [box])
+            for box in seen.boxes:  # one by one, so that similarities are those of boxes
+                quality = gate.score(seen.image, [box.relative(W, H)])
                 scores.append(quality.score)
                 similar.append(quality.copy.similarity)
     return np.array(scores), np.array(similar)
@@ -135,18 +133,9 @@ def auc(higher: np.ndarray, lower: np.ndarray) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--data_dir", type=Path, required=True, help="an annotated data set with both splits")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the gate and the figures")
-    parser.add_argument("--image_size", type=int, default=64, help="the windows' side")
-    parser.add_argument("--num_pictures", type=int, default=0, help="pictures of either split to score; 0: 100")
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
     torch.set_num_threads(1)
-    size, most = arguments.image_size, arguments.num_pictures or 100
-
-    # The gate
+    size = arguments.image_size
     data = DataConfig(data_dir=str(arguments.data_dir), crop_policy="object", random_flip=True)
     records, vocabulary = factory.read_split(data, "train")
     config = RunConfig(data, ModelConfig(image_size=size, image_channels=1))
@@ -156,37 +145,50 @@ def main() -> int:
     gate = gate_of_run(config, arguments.out)
     seconds = time.process_time() - started
 
-    # What is scored
     validation, _ = factory.read_split(config.data, "val")
+    rows = compare(gate, records, validation, size, arguments.num_pictures or 100)
+    protocol = {**gate.protocol, "image_size": size, "torch": torch.__version__, "cpu_seconds": round(seconds, 1)}
+    print_results(rows, protocol)
+    write_json(arguments.out / "quality_gate.json", {"protocol": protocol, "rows": rows})
+    return 0
+
+
+def compare(
+    gate: QualityGate, records: list[ImageRecord], validation: list[ImageRecord], size: int, most: int
+) -> list[dict]:
+    """Score real boxes against planted failures, and copies of training images, in both views."""
     real_cases = [case_of(record) for record in validation if record.boxes][:most]
     training = [case_of(record) for record in records if record.boxes]
     training = [training[i] for i in np.random.default_rng(1).permutation(len(training))[:most]]
     good = [case_of(record, template) for record in validation[:most] if (template := template_of(record)).is_file()]
 
-    # Real against planted
     rows = []
     for view in VIEWS:
-        score, similar = scored(gate, real_cases, real, view, size)
+        score, similar = score_boxes(gate, real_cases, real, view, size)
         quantiles = np.quantile(score, [0.01, 0.05, 0.5]).round(3).tolist()
         called = float((similar >= gate.copy_threshold).mean())
         rows.append({"view": view, "kind": "real", "boxes": len(score), "quantiles": quantiles, "copies": called})
         failures = [("moved to where nothing is", real_cases, moved), ("wrong class", real_cases, wrong(gate.classes))]
         failures += [("on the good part's picture", good, real)] if good else []
         for kind, cases, plant in failures:
-            planted, _ = scored(gate, cases, plant, view, size)
+            planted, _ = score_boxes(gate, cases, plant, view, size)
             rows.append({"view": view, "kind": kind, "boxes": len(planted), "auc": auc(score, planted)})
         for kind, plant in COPIES.items():
-            _, planted = scored(gate, training, plant, view, size)
+            _, planted = score_boxes(gate, training, plant, view, size)
             called = float((planted >= gate.copy_threshold).mean())
             rows.append(
                 {"view": view, "kind": kind, "boxes": len(planted), "auc": auc(planted, similar), "copies": called}
             )
+    return rows
 
-    protocol = {**gate.protocol, "image_size": size, "torch": torch.__version__, "cpu_seconds": round(seconds, 1)}
-    tell(rows, protocol)
-    report = json.dumps({"protocol": protocol, "rows": rows}, indent=2) + "\n"
-    atomic_write(arguments.out / "quality_gate.json", lambda file: file.write(report.encode()))
-    return 0
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--data_dir", type=Path, required=True, help="an annotated data set with both splits")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the gate and the figures")
+    parser.add_argument("--image_size", type=int, default=64, help="the windows' side")
+    parser.add_argument("--num_pictures", type=int, default=0, help="pictures of either split to score; 0: 100")
+    return parser.parse_args()
 
 
 def case_of(record: ImageRecord, picture: Path | None = None) -> Case:
@@ -197,7 +199,7 @@ def template_of(record: ImageRecord) -> Path:
     return record.path.parents[1] / "templates" / f"{record.stem.replace('_test', '_temp')}{record.path.suffix}"
 
 
-def tell(rows: list[dict], protocol: dict) -> None:
+def print_results(rows: list[dict], protocol: dict) -> None:
     print(json.dumps(protocol, indent=2))
     print("\n| seen in | boxes that are | number | AUC against real ones | called copies |")
     print("|---|---|---|---|---|")
