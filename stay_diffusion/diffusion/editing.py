@@ -22,12 +22,12 @@ def inpaint(
     jump_length: int = 1,
     num_resamples: int = 4,
 ) -> Tensor:
-    """Images (B, C, H, W) that are `known` (B, C, H, W) wherever `keep` (B, 1, H, W) bool says so, exactly.
+    """Sample images (B, C, H, W) that are `known` (B, C, H, W) wherever `keep` (B, 1, H, W) bool says so, exactly.
 
     At every step the clean image that the network sees is replaced by the known pixels, so that at every noise level
-    they are what q makes of them. Steps are ancestral, and each `jump_length` of them are gone `num_resamples` times,
-    back up with fresh noise: only so do the unknown pixels come to agree with the known ones (section 4.2). Few, wide
-    steps want short jumps.
+    they are what q makes of them. Steps are ancestral, and each `jump_length` of them are repeated `num_resamples`
+    times, back up with fresh noise, so that the unknown pixels blend with the known ones (section 4.2). Few, wide steps
+    want short jumps.
     """
     steps = torch.arange(diffusion.num_timesteps, device=x.device)
     for i, is_up in visits(diffusion.num_timesteps, jump_length, num_resamples):
@@ -43,7 +43,7 @@ def inpaint(
 
 
 def visits(num_steps: int, jump_length: int, num_resamples: int) -> Iterator[tuple[int, bool]]:
-    """The steps in order, each with whether it is gone upwards (from less noise to that of step i) or downwards."""
+    """Order the steps, each with True where it goes up (from less noise to that of step i), False where down."""
     for start in range(num_steps - 1, -1, -jump_length):
         block = range(start, max(start - jump_length, -1), -1)
         for repetition in range(num_resamples):

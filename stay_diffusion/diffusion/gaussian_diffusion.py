@@ -1,4 +1,4 @@
-"""The Gaussian diffusion: what q does to an image, what a network makes of p, and the losses between them."""
+"""The Gaussian diffusion: q adds noise, a network gives p, and the losses compare both (arXiv 2006.11239)."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class PMeanVariance:
 class GaussianDiffusion:
     """A discrete diffusion of T steps (arXiv 2006.11239, 2102.09672); immutable, so it can be shared and respaced.
 
-    betas (T,) float64; timesteps (T,) int64: what the network is told at each step, in steps of the original process,
+    betas (T,) float64; timesteps (T,) int64: the network's input at each step, in steps of the original process,
     multiplied by 1000 / num_original_steps with `rescale_timesteps`.
     """
 
@@ -50,7 +50,7 @@ class GaussianDiffusion:
 
     @classmethod
     def create(cls, noise_schedule: str, num_steps: int, **settings) -> "GaussianDiffusion":
-        """All `num_steps` of a named schedule."""
+        """Make the process of all `num_steps` of a named schedule."""
         return cls(named_betas(noise_schedule, num_steps), np.arange(num_steps), num_steps, **settings)
 
     @property
@@ -90,30 +90,33 @@ class GaussianDiffusion:
     @cached_property
     def _device_tables(self) -> dict[str, Tensor]:
         # Copied to the device once, not once per call.
-        told = self.timesteps * (1000.0 / self.num_original_steps) if self.rescale_timesteps else self.timesteps
         tables = {name: torch.tensor(table, dtype=torch.float32) for name, table in self.tables.items()}
-        tables["told"] = torch.tensor(told, dtype=torch.float32 if self.rescale_timesteps else torch.long)
+        timesteps = torch.tensor(self.timesteps)
+        if self.rescale_timesteps:
+            timesteps = (timesteps.double() * (1000.0 / self.num_original_steps)).float()
+        tables["model_timesteps"] = timesteps
         return {name: table.to(self.device) for name, table in tables.items()}
 
     def at(self, name: str, t: Tensor) -> Tensor:
-        """The values of a table at steps t (B,), shaped (B, 1, 1, 1)."""
-        return self._device_tables[name][t].view(-1, 1, 1, 1)
+        """Look a table up at steps t (B,)."""
+        return self._device_tables[name][t].view(-1, 1, 1, 1)  # B 1 1 1
 
     def model_timesteps(self, t: Tensor) -> Tensor:
-        """What the network is told for steps t (B,) of this process."""
-        return self._device_tables["told"][t]
+        """The network's timesteps (B,) for steps t (B,) of this process."""
+        return self._device_tables["model_timesteps"][t]
 
     def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t ~ q(x_t | x_0) for the given standard normal noise."""
-        return self.at("signal", t) * x_start + self.at("sigma", t) * noise
+        """Draw x_t ~ q(x_t | x_0) by the given standard normal noise (arXiv 2006.11239, eq. 4)."""
+        return self.at("signal", t) * x_start + self.at("sigma", t) * noise  # B C H W
 
     def q_posterior_mean(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The mean of q(x_{t-1} | x_t, x_0)."""
-        return self.at("posterior_mean_coef1", t) * x_start + self.at("posterior_mean_coef2", t) * x_t
+        """The mean of q(x_{t-1} | x_t, x_0) (arXiv 2006.11239, eq. 7)."""
+        return self.at("posterior_mean_coef1", t) * x_start + self.at("posterior_mean_coef2", t) * x_t  # B C H W
 
-    def x_start_of(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The clean image (B, C, H, W) that the network's mean channels stand for."""
-        return X_START_FROM[self.prediction](x_t, output, self.at("signal", t), self.at("sigma", t))
+    def x_start_of(self, mean_output: Tensor, x_t: Tensor, t: Tensor, clip_denoised: bool) -> Tensor:
+        """The clean image (B, C, H, W) that the network's mean channels stand for; clipped to [-1, 1] on demand."""
+        x_start = X_START_FROM[self.prediction](x_t, mean_output, self.at("signal", t), self.at("sigma", t))
+        return x_start.clamp(-1, 1) if clip_denoised else x_start
 
     def eps_of(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The noise that leads from x_start to x_t."""
@@ -123,36 +126,35 @@ class GaussianDiffusion:
         self, model: Model, x_t: Tensor, t: Tensor, clip_denoised: bool = True, model_kwargs: dict | None = None
     ) -> PMeanVariance:
         """p(x_{t-1} | x_t) by one network call; `clip_denoised` clamps its clean image to [-1, 1]."""
-        output = model(x_t, self.model_timesteps(t), **(model_kwargs or {}))
+        output = model(x_t, self.model_timesteps(t), **(model_kwargs or {}))  # B C H W or B 2C H W
         return self._p_from_output(output, x_t, t, clip_denoised)
 
     def denoise(
         self, model: Model, x_t: Tensor, t: Tensor, clip_denoised: bool = True, model_kwargs: dict | None = None
-    ):
+    ) -> Tensor:
         """The clean image (B, C, H, W) that one network call sees in x_t."""
-        return self.p_mean_variance(model, x_t, t, clip_denoised, model_kwargs).x_start
+        output = model(x_t, self.model_timesteps(t), **(model_kwargs or {}))  # B C H W or B 2C H W
+        return self.x_start_of(self.split(output, x_t)[0], x_t, t, clip_denoised)
 
     def _p_from_output(self, output: Tensor, x_t: Tensor, t: Tensor, clip_denoised: bool) -> PMeanVariance:
         mean_output, variance_output = self.split(output, x_t)
         log_variance = self._log_variance(variance_output, t).expand_as(x_t)
-        x_start = self.x_start_of(mean_output, x_t, t)
-        if clip_denoised:
-            x_start = x_start.clamp(-1, 1)
+        x_start = self.x_start_of(mean_output, x_t, t, clip_denoised)
         variance = log_variance.exp()
         if self.variance == "fixed_small":  # the posterior of the first step is a point, which has no logarithm
             variance = self.at("posterior_variance", t).expand_as(x_t)
         return PMeanVariance(self.q_posterior_mean(x_start, x_t, t), variance, log_variance, x_start)
 
-    def split(self, output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The network's output in float32, parted into its C mean channels and, if learned, its C variance channels."""
+    def split(self, output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        """Part the network's output, in float32, into C mean channels and C variance channels (none if not learned)."""
         C = x_t.shape[1]
         assert output.shape[1] == (2 * C if self.learns_variance else C), (
             "network and diffusion disagree on learn_sigma"
         )
         output = output.float()
-        return (output[:, :C], output[:, C:]) if self.learns_variance else (output, None)
+        return output[:, :C], output[:, C:]
 
-    def _log_variance(self, variance_output: Tensor | None, t: Tensor) -> Tensor:
+    def _log_variance(self, variance_output: Tensor, t: Tensor) -> Tensor:
         smallest = self.at("posterior_log_variance_clipped", t)
         if self.variance == "fixed_small":
             return smallest
@@ -164,7 +166,7 @@ class GaussianDiffusion:
     def training_losses(
         self, model: Model, x_start: Tensor, t: Tensor, noise: Tensor, model_kwargs: dict | None = None
     ) -> dict[str, Tensor]:
-        """One q_sample, one network call: loss (B,) and its terms mse and vb (B,) where they exist."""
+        """Compute the loss (B,), and its terms mse and vb (B,) where they exist, by one network call."""
         x_t = self.q_sample(x_start, t, noise)
         output = model(x_t, self.model_timesteps(t), **(model_kwargs or {}))
         if self.loss == "rescaled_kl":
@@ -172,20 +174,20 @@ class GaussianDiffusion:
 
         mean_output, variance_output = self.split(output, x_t)
         target = TARGETS[self.prediction](x_start, noise, self.at("signal", t), self.at("sigma", t))
-        terms = {"mse": mean_flat((target - mean_output) ** 2)}
-        if self.learns_variance:
-            # The bound teaches the variance alone; the mean learns from the squared error.
-            frozen = torch.cat([mean_output.detach(), variance_output], dim=1)
-            vb = self.vb_terms(frozen, x_start, x_t, t, clip_denoised=False)
-            terms["vb"] = vb * (self.num_timesteps / 1000.0) if self.loss == "rescaled_mse" else vb
-        return {"loss": sum(terms.values()), **terms}
+        mse = mean_flat((target - mean_output) ** 2)  # B
+        if not self.learns_variance:
+            return {"loss": mse, "mse": mse}
+        # The bound teaches the variance alone; the mean learns from the squared error (arXiv 2102.09672, eq. 16).
+        frozen = torch.cat([mean_output.detach(), variance_output], dim=1)  # B 2C H W
+        vb = self.vb_terms(frozen, x_start, x_t, t, clip_denoised=False)  # B
+        if self.loss == "rescaled_mse":
+            vb = vb * (self.num_timesteps / 1000.0)
+        return {"loss": mse + vb, "mse": mse, "vb": vb}
 
     def vb_terms(self, output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor, clip_denoised: bool = True) -> Tensor:
         """L_t of the variational bound in bits per dimension (B,); the decoder's likelihood where t = 0."""
-        true_mean, true_log_variance = (
-            self.q_posterior_mean(x_start, x_t, t),
-            self.at("posterior_log_variance_clipped", t),
-        )
+        true_mean = self.q_posterior_mean(x_start, x_t, t)  # B C H W
+        true_log_variance = self.at("posterior_log_variance_clipped", t)  # B 1 1 1
         p = self._p_from_output(output, x_t, t, clip_denoised)
         kl = mean_flat(normal_kl(true_mean, true_log_variance, p.mean, p.log_variance)) / math.log(2.0)
         nll = -mean_flat(discretised_gaussian_log_likelihood(x_start, p.mean, 0.5 * p.log_variance)) / math.log(2.0)
@@ -205,7 +207,7 @@ def mean_flat(x: Tensor) -> Tensor:
 
 
 def respace(diffusion: GaussianDiffusion, respacing: str, flag: str = "timestep_respacing") -> GaussianDiffusion:
-    """The process that visits some steps of `diffusion` only (schedules.kept_timesteps), with the same marginals."""
+    """Make the process that visits some steps of `diffusion` only (schedules.kept_timesteps), with its marginals."""
     alphas_cumprod = np.cumprod(1.0 - diffusion.betas)
     kept = kept_timesteps(alphas_cumprod, respacing, flag)
     previous = np.append(1.0, alphas_cumprod[kept][:-1])

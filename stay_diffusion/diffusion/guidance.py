@@ -7,9 +7,9 @@ from .gaussian_diffusion import GaussianDiffusion, Model
 
 
 def classifier_free(model: Model, scale: float, num_channels: int) -> Model:
-    """eps_null + scale * (eps_cond - eps_null) on the C mean channels, the variance channels from the conditional pass.
+    """Guide: eps_null + scale * (eps_cond - eps_null) on the C mean channels, variance from the conditional pass.
 
-    The guided model takes x (B, C, H, W), t (B,) and a layout of 2B pictures, the B conditional ones and then their
+    The guided model takes x (B, C, H, W), t (B,) and a layout of 2B images, the B conditional ones and then their
     null, and makes one batched pass: `model` sees each x with both. Scale 1 is the model itself, with a layout of B.
     """
     if scale == 1:
@@ -24,23 +24,23 @@ def classifier_free(model: Model, scale: float, num_channels: int) -> Model:
 
 
 def within_interval(guided: Model, model: Model, diffusion: GaussianDiffusion, interval: tuple[float, float]) -> Model:
-    """Guidance at noise levels sigma / sqrt(alpha_bar) from low to high, both included, alone (arXiv 2404.07724).
+    """Guide only at noise levels sigma / sqrt(alpha_bar) from low to high, both included (arXiv 2404.07724).
 
-    Elsewhere the model sees each x (B, C, H, W) once, with `alone`, the layout of the B conditional pictures, which is
+    Elsewhere the model sees each x (B, C, H, W) once, with `alone`, the layout of the B conditional images, which is
     taken beside the 2B of the guided model. All of a batch are at one step of the (respaced) diffusion.
     """
     guided_at = guided_timesteps(diffusion, interval)
 
     def chosen(x: Tensor, t: Tensor, layout, alone) -> Tensor:
-        is_guided = t[0].item() in guided_at  # waits for a GPU, but it saves half the pictures of a call
+        is_guided = t[0].item() in guided_at  # waits for a GPU, but it saves half the images of a call
         return guided(x, t, layout=layout) if is_guided else model(x, t, layout=alone)
 
     return chosen
 
 
-def guided_timesteps(diffusion: GaussianDiffusion, interval: tuple[float, float]) -> set:
-    """The t, as the model is told them, whose noise levels lie in the interval."""
+def guided_timesteps(diffusion: GaussianDiffusion, interval: tuple[float, float]) -> set[int | float]:
+    """The model's timesteps whose noise levels lie in the interval."""
     low, high = interval
     levels = diffusion.tables["sigma"] / diffusion.tables["signal"]
-    told = diffusion.model_timesteps(torch.arange(len(levels), device=diffusion.device)).tolist()
-    return {t for t, level in zip(told, levels, strict=True) if low <= level <= high}
+    timesteps = diffusion.model_timesteps(torch.arange(len(levels), device=diffusion.device)).tolist()
+    return {t for t, level in zip(timesteps, levels, strict=True) if low <= level <= high}

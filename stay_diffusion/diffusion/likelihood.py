@@ -34,7 +34,7 @@ def bits_per_dim(
     clip_denoised: bool = True,
     model_kwargs: dict | None = None,
 ) -> BitsPerDim:
-    """The bound for 8-bit images (B, C, H, W) scaled to [-1, 1], by one network call per step (arXiv 2102.09672).
+    """Bound 8-bit images (B, C, H, W) scaled to [-1, 1] by one network call per step (arXiv 2102.09672).
 
     `draw_noise()` returns a standard normal (B, C, H, W), once per step; `clip_denoised` clamps each step's clean image
     to [-1, 1], for the errors as for the bound.
@@ -45,9 +45,7 @@ def bits_per_dim(
         x_t = diffusion.q_sample(x_start, t, noise)
         output = model(x_t, diffusion.model_timesteps(t), **(model_kwargs or {}))
         vb.append(diffusion.vb_terms(output, x_start, x_t, t, clip_denoised))
-        seen = diffusion.x_start_of(diffusion.split(output, x_t)[0], x_t, t)
-        if clip_denoised:
-            seen = seen.clamp(-1, 1)
+        seen = diffusion.x_start_of(diffusion.split(output, x_t)[0], x_t, t, clip_denoised)
         x_start_mse.append(mean_flat((seen - x_start) ** 2))
         mse.append(mean_flat((diffusion.eps_of(seen, x_t, t) - noise) ** 2))
     prior, per_step = diffusion.prior_bpd(x_start), torch.stack(vb, dim=1)

@@ -5,23 +5,25 @@ A sampler takes a (respaced) diffusion, a model called as model(x_t, t, **model_
 from `draw_noise()`, which returns a standard normal (B, C, H, W), so that the caller decides whose generator it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from .gaussian_diffusion import GaussianDiffusion, Model, PMeanVariance
 
+Noise = Callable[[], Tensor]
+
 
 def ancestral_step(p: PMeanVariance, t: Tensor, noise: Tensor) -> Tensor:
-    """x_{t-1} ~ p(x_{t-1} | x_t); no noise where t = 0."""
+    """Draw x_{t-1} ~ p(x_{t-1} | x_t); no noise where t = 0."""
     return torch.where(t.view(-1, 1, 1, 1) == 0, p.mean, p.mean + (0.5 * p.log_variance).exp() * noise)
 
 
 def ddim_step(
     diffusion: GaussianDiffusion, x_start: Tensor, x_t: Tensor, t: Tensor, noise: Tensor, eta: float
 ) -> Tensor:
-    """x_{t-1} of arXiv 2010.02502, eq. 12; eta 0 is deterministic, eta 1 has DDPM's variance."""
+    """Step to x_{t-1} by arXiv 2010.02502, eq. 12; eta 0 is deterministic, eta 1 has DDPM's variance."""
     eps = diffusion.eps_of(x_start, x_t, t)
     alpha_bar, previous = diffusion.at("alphas_cumprod", t), diffusion.at("alphas_cumprod_prev", t)
     sigma = eta * ((1 - previous) / (1 - alpha_bar)).sqrt() * (1 - alpha_bar / previous).sqrt()
@@ -29,7 +31,7 @@ def ddim_step(
     return torch.where(t.view(-1, 1, 1, 1) == 0, mean, mean + sigma * noise)
 
 
-def ddpm(diffusion, model: Model, x: Tensor, draw_noise: Callable[[], Tensor], clip_denoised=True, model_kwargs=None):
+def ddpm(diffusion, model: Model, x: Tensor, draw_noise: Noise, clip_denoised=True, model_kwargs=None) -> Tensor:
     """Ancestral sampling (arXiv 2006.11239, algorithm 2)."""
     for _, t in descending(diffusion, x):
         p = diffusion.p_mean_variance(model, x, t, clip_denoised, model_kwargs)
@@ -37,21 +39,29 @@ def ddpm(diffusion, model: Model, x: Tensor, draw_noise: Callable[[], Tensor], c
     return x
 
 
-def ddim(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=None, eta: float = 0.0):
+def ddim(
+    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=None, eta=0.0
+) -> Tensor:
     """DDIM (arXiv 2010.02502)."""
     for _, t in descending(diffusion, x):
         x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
-        x = ddim_step(diffusion, x_start, x, t, draw_noise() if eta else torch.zeros_like(x), eta)
+        noise = torch.zeros_like(x)
+        if eta:
+            assert draw_noise is not None, "eta asks for noise"
+            noise = draw_noise()
+        x = ddim_step(diffusion, x_start, x, t, noise, eta)
     return x
 
 
-def dpmpp_2m(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=None):
+def dpmpp_2m(
+    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=None
+) -> Tensor:
     """DPM-Solver++(2M), data prediction, second-order multistep (arXiv 2211.01095, algorithm 2).
 
     With l = log(sqrt(a) / sqrt(1 - a)) and h the step in l: x <- (s'/s) x - sqrt(a') (e^-h - 1) D, where D extrapolates
     the last two clean images to the middle of the step. The last step, to no noise at all, returns the clean image.
     """
-    earlier, earlier_h = None, None
+    earlier: tuple[Tensor, Tensor] | None = None  # the step before: its clean image and its h
     for i, t in descending(diffusion, x):
         x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
         if i == 0:
@@ -59,13 +69,15 @@ def dpmpp_2m(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=
         _, sigma, l = _half_log_snr(diffusion, t)
         next_signal, next_sigma, next_l = _half_log_snr(diffusion, t - 1)
         h = next_l - l
-        D = x_start if earlier is None else x_start + h / (2 * earlier_h) * (x_start - earlier)
+        D = x_start if earlier is None else x_start + h / (2 * earlier[1]) * (x_start - earlier[0])
         x = next_sigma / sigma * x - next_signal * torch.expm1(-h) * D
-        earlier, earlier_h = x_start, h
+        earlier = x_start, h
     raise AssertionError("a diffusion has at least one step")
 
 
-def heun(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=None):
+def heun(
+    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=None
+) -> Tensor:
     """Heun's second-order steps in sigma / sqrt(a) (arXiv 2206.00364, algorithm 1): two calls a step, one at last."""
     for i, t in descending(diffusion, x):
         x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
@@ -75,8 +87,10 @@ def heun(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True
         next_signal, next_sigma, _ = _half_log_snr(diffusion, t - 1)
         noise_level, next_level = sigma / signal, next_sigma / next_signal
         scaled = x / signal
+        # Euler step
         slope = (scaled - x_start) / noise_level
         euler = scaled + (next_level - noise_level) * slope
+        # second-order correction
         corrected_x_start = diffusion.denoise(model, euler * next_signal, t - 1, clip_denoised, model_kwargs)
         next_slope = (euler - corrected_x_start) / next_level
         x = (scaled + (next_level - noise_level) * (slope + next_slope) / 2) * next_signal
@@ -86,8 +100,8 @@ def heun(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun}
 
 
-def descending(diffusion: GaussianDiffusion, x: Tensor):
-    """The steps T - 1 .. 0 of a diffusion, each as a number and as a tensor (B,) for the batch x."""
+def descending(diffusion: GaussianDiffusion, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Count the steps of a diffusion down, T - 1 .. 0, each as a number and as a tensor (B,) for the batch x."""
     steps = torch.arange(diffusion.num_timesteps, device=x.device)
     for i in reversed(range(diffusion.num_timesteps)):
         yield i, steps[i].expand(len(x))

@@ -60,7 +60,7 @@ def _reason(error: ValueError) -> str:
 
 
 def _sections(num_steps: int, counts: list[int]) -> list[int]:
-    """Even steps inside each of len(counts) sections; the first sections are longer where T does not divide."""
+    """Keep even steps inside each of len(counts) sections; the first sections are longer where T does not divide."""
     kept, start = [], 0
     for i, count in enumerate(counts):
         length = num_steps // len(counts) + (i < num_steps % len(counts))

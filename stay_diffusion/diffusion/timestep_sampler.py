@@ -1,4 +1,4 @@
-"""Which t to train on: uniformly, or more often where the loss is large."""
+"""The steps t to train on: uniform, or more often where the loss is large."""
 
 import numpy as np
 import torch
@@ -57,12 +57,12 @@ class LossSecondMomentSampler(UniformSampler):
         return t, (1 / (self.num_timesteps * p[t])).float()
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Remembers the unweighted losses (B,) of steps t (B,), the oldest forgotten first."""
+        """Keep the unweighted losses (B,) of steps t (B,), instead of the oldest ones."""
         for step, loss in zip(t.tolist(), losses.tolist(), strict=True):
             if not np.isfinite(loss):
                 continue
             self.history[step] = torch.cat([self.history[step, 1:], self.history.new_tensor([loss])])
-            self.counts[step] = min(self.counts[step] + 1, self.history.shape[1])
+            self.counts[step] = min(int(self.counts[step]) + 1, self.history.shape[1])
 
     def state_dict(self) -> dict:
         return {"history": self.history.clone(), "counts": self.counts.clone()}
