@@ -60,8 +60,8 @@ class ResBlock(nn.Module):
             h = out_norm(h, conditioning, emb.chunk(2, dim=1))
         else:
             h = out_norm(h + emb[..., None, None], conditioning)
-        h = out_conv(dropout(out_activation(h)))
-        return h.add_(self.skip_connection(self.updown(x)))
+        h = out_conv(dropout(out_activation(h)))  # B C' H' W'
+        return h.add_(self.skip_connection(self.updown(x)))  # B C' H' W'
 
 
 class AttentionBlock(nn.Module):
@@ -89,10 +89,10 @@ class AttentionBlock(nn.Module):
         if self.new_attention_order:
             q, k, v = qkv.view(B, H * W, 3, self.num_heads, -1).transpose(1, 3).unbind(2)  # each B N T C/N
         else:
-            q, k, v = qkv.view(B, H * W, self.num_heads, 3, -1).transpose(1, 2).unbind(3)
+            q, k, v = qkv.view(B, H * W, self.num_heads, 3, -1).transpose(1, 2).unbind(3)  # each B N T C/N
         h = F.scaled_dot_product_attention(q, k, v)  # B N T C/N
         h = F.linear(h.transpose(1, 2).reshape(B, H * W, C), self.proj_out.weight[..., 0], self.proj_out.bias)  # B T C
-        return x + h.mT.reshape(B, C, H, W)
+        return x + h.mT.reshape(B, C, H, W)  # B C H W
 
 
 class Upsample(nn.Module):
@@ -103,7 +103,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1) if conv else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))  # B C 2H 2W
 
 
 class Downsample(nn.Module):
@@ -114,13 +114,13 @@ class Downsample(nn.Module):
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if conv else nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
+        return self.op(x)  # B C H/2 W/2
 
 
 class Stage(nn.Sequential):
     """Blocks in a row; each gets what it takes of the timestep embedding and the conditioning."""
 
-    def forward(self, x: Tensor, emb: Tensor, conditioning=None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None, conditioning=None) -> Tensor:
         for block in self:
             x = block(x, emb, conditioning) if isinstance(block, ResBlock) else block(x)
         return x

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,9 @@ class Compiled(nn.Module):
         self.model, self.is_compiled = model, True
         backend = backend or BACKEND
         # Dropout and styles as the plain network draws them.
-        options = {"fallback_random": True} if backend == "inductor" else None
+        options: dict[str, str | int | bool | Callable] | None = (
+            {"fallback_random": True} if backend == "inductor" else None
+        )
         try:
             self._compiled = torch.compile(model.forward, dynamic=False, backend=backend, options=options)
         except RuntimeError as error:  # Python or platform are unknown to it

@@ -1,5 +1,6 @@
-"""What a layout does to the network, worked out once per layout: codes, masks, weights per resolution."""
+"""A layout as the network uses it, computed once per layout: codes, masks, weights per resolution."""
 
+import copy
 from collections.abc import Iterable
 from contextlib import nullcontext
 
@@ -42,11 +43,18 @@ class Conditioning:
         return len(self.codes)
 
     def weights(self, size: tuple[int, int]) -> Tensor:
-        """How much each object and the background modulate each pixel: (B, O+1, H*W) at a stage of H x W."""
+        """The share A (B, O+1, H*W) of each object and the background in each pixel of a stage of H x W."""
         return WEIGHTS[self.weighting](resize_masks(self.masks, size), self.order).flatten(2)
 
+    def code_weights(self, size: tuple[int, int]) -> Tensor:
+        """The same shares (B, N+1, H*W) of each code: where objects of a class share one, their sum."""
+        weights = self.weights(size)  # B O+1 HW
+        if self.shared_by is None:
+            return weights
+        return torch.cat([self.shared_by.to(weights.dtype) @ weights[:, :-1], weights[:, -1:]], dim=1)
+
     def rows(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """The same for each code, as the norms multiply with it: (B, R, H*W).
+        """`code_weights` as the fused norm multiplies with them: (B, R, H*W), computed once per size.
 
         After the codes' rows comes a row of ones, for what all pixels share, and then zeros up to a multiple of
         8, at least 16: products of fewer rows take up to twice as long.
@@ -56,28 +64,24 @@ class Conditioning:
             # torch.compile, which knows no such hooks, makes one graph of both.
             kept_out = not torch.compiler.is_compiling()
             with saved_tensors_hooks(_same, _same) if kept_out else nullcontext():
-                weights = self.weights(size)
-                if self.shared_by is not None:
-                    weights = torch.cat([self.shared_by.to(weights.dtype) @ weights[:, :-1], weights[:, -1:]], dim=1)
-                used = F.pad(weights, (0, 0, 0, 1), value=1.0)
+                used = F.pad(self.code_weights(size), (0, 0, 0, 1), value=1.0)  # B N+2 HW
                 R = max(16, -(-used.shape[1] // 8) * 8)
                 self._rows[size, dtype] = F.pad(used, (0, 0, 0, R - used.shape[1])).to(dtype)
         return self._rows[size, dtype]
 
     def keep(self, norms: Iterable[tuple[nn.Module, int]]) -> None:
-        """Works out now, for all steps of sampling, what each norm makes of the codes."""
-        self.kept = {norm: norm.project(self.codes) for norm, _ in norms}
+        """Project the codes for each norm now, for all steps of sampling."""
+        self.kept = {norm: norm.get_submodule("project")(self.codes) for norm, _ in norms}
 
     def prepare(self, sizes: Iterable[tuple[int, int]], dtype: torch.dtype | None = None) -> None:
-        """Works out now the rows of these stages, in the precision of what they multiply: else of what is kept."""
+        """Compute the rows of these stages now, in the precision of what they multiply: else of what is kept."""
         dtype = dtype or next(iter(self.kept.values())).dtype
         for size in sizes:
             self.rows(size, dtype)
 
     def with_masks(self, masks: Tensor) -> "Conditioning":
-        same = self.indicator, self.order, self.labels, self.product, self.weighting, self.shared_by
-        other = Conditioning(self.codes, masks, *same)
-        other.kept = self.kept
+        other = copy.copy(self)
+        other.masks, other._rows = masks, {}
         return other
 
 
@@ -91,18 +95,20 @@ class LayoutConditioner(nn.Module):
         self.mask_net = MaskNet(self.object_codes.width)
 
     def forward(self, layout: Layout, size: tuple[int, int], z: Tensor | None = None) -> Conditioning:
-        """For pictures of H x W pixels; z (B, O+1, 128) fixes the style draw of `z_mode` prior."""
-        base = tuple(max(64, side // 2) for side in size)
+        """Condition images of H x W pixels; z (B, O+1, 128) fixes the style draw of `z_mode` prior."""
+        H, W = size
+        base = max(64, H // 2), max(64, W // 2)  # H0, W0
         codes = self.object_codes(layout, z)  # B O+1 D
         boxes = at_least_one_pixel(layout.boxes, base)
         indicator = box_indicator(boxes, base) * layout.valid[..., None, None]  # B O H0 W0
-        masks = paste(self._masks(codes, layout), boxes, base) * indicator
-        order = smallest_on_top(layout.boxes, layout.valid)
+        masks = paste(self._masks(codes, layout), boxes, base) * indicator  # B O H0 W0
+        order = smallest_on_top(layout.boxes, layout.valid)  # B O
         shared_by = None
         if self.object_codes.z_mode == "off" and self.num_classes < layout.num_objects:
             # Without z, objects of a class share a code: what the norms multiply does not grow with the objects.
-            codes = self.object_codes.of_classes(codes)
-            shared_by = layout.labels[:, None] == torch.arange(1, self.num_classes + 1, device=codes.device)[:, None]
+            codes = self.object_codes.of_classes(codes)  # B K+1 D
+            classes = torch.arange(1, self.num_classes + 1, device=codes.device)
+            shared_by = layout.labels[:, None] == classes[:, None]  # B K O
         return Conditioning(codes, masks, indicator, order, layout.labels, layout.product, self.weighting, shared_by)
 
     def _masks(self, codes: Tensor, layout: Layout) -> Tensor:
@@ -133,13 +139,13 @@ class MaskRefinement(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(num_classes + 1))
 
     def forward(self, h: Tensor, conditioning: Conditioning) -> Conditioning:
-        """The conditioning for the blocks after h (B, C, H, W)."""
-        size, labels = tuple(h.shape[-2:]), conditioning.labels
+        """Refine the masks by h (B, C, H, W), for the blocks after it."""
+        (H, W), labels = h.shape[-2:], conditioning.labels
         logits = self.head(h).float()  # B K+1 H W
-        seen = logits.gather(1, labels[:, :, None, None].expand(-1, -1, *size)).sigmoid()  # B O H W
-        a = self.alpha[labels].sigmoid()[..., None, None]
-        box = resize_masks(conditioning.indicator, size)
-        return conditioning.with_masks((1 - a) * resize_masks(conditioning.masks, size) + a * seen * box)
+        seen = logits.gather(1, labels[:, :, None, None].expand(-1, -1, H, W)).sigmoid()  # B O H W
+        a = self.alpha[labels].sigmoid()[..., None, None]  # B O 1 1
+        box, masks = (resize_masks(part, (H, W)) for part in (conditioning.indicator, conditioning.masks))  # B O H W
+        return conditioning.with_masks((1 - a) * masks + a * seen * box)
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -1,18 +1,26 @@
 """ISLA-Norm: instance-specific, layout-aware normalisation (arXiv 1908.07500, 2003.11571)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conditioning import Conditioning
-from .layers import GroupNorm32, ScaleShift, format_of, zero_module
+from .layers import GroupNorm32, ScaleShift, format_of, scale_and_shift, zero_module
+
+
+def isla_norm(x: Tensor, P: Tensor, A: Tensor, scale_shift: ScaleShift | None = None, num_groups: int = 32) -> Tensor:
+    """ISLA-Norm of x (B, C, H, W) as the papers write it: GroupNorm(x) * (1 + gamma) + beta.
+
+    gamma and beta are mixed in each pixel over the objects and the background: P (B, O+1, 2C) are their codes,
+    projected, A (B, O+1, H*W) their shares. A timestep's scale and shift follow.
+    """
+    gamma, beta = (P.mT @ A).unflatten(-1, x.shape[2:]).chunk(2, dim=1)  # each B C H W
+    h = F.group_norm(x, num_groups) * (1 + gamma) + beta  # B C H W
+    return scale_and_shift(h, scale_shift)
 
 
 class IslaNorm(nn.Module):
-    """GroupNorm(x) * (1 + gamma) + beta, with gamma and beta mixed per pixel over the objects' projected codes.
-
-    Two batched matrix products, P (B, C, R) x A (B, R, HW): nothing of size B x O x C x H x W is built. Of the R rows
-    O+1 are objects and background, one is what all pixels share, the 1 and a timestep's scale and shift.
-    """
+    """`isla_norm` by the projection of a Conditioning's codes; fused but in float64, the precision of checks."""
 
     def __init__(self, channels: int, code_width: int):
         super().__init__()
@@ -21,14 +29,27 @@ class IslaNorm(nn.Module):
 
     def forward(self, x: Tensor, conditioning: Conditioning, scale_shift: ScaleShift | None = None) -> Tensor:
         P = conditioning.kept[self] if self in conditioning.kept else self.project(conditioning.codes)  # B O+1 2C
-        P_gamma, P_beta = P.mT.chunk(2, dim=1)  # each B C O+1
-        scale, shift = scale_shift or (torch.zeros_like(P_gamma[..., 0]),) * 2  # each B C
-        scale = (1 + scale)[..., None]  # B C 1
-        A = conditioning.rows(tuple(x.shape[-2:]), x.dtype)  # B R HW
-        unused = scale.new_zeros(*P_gamma.shape[:2], A.shape[1] - P_gamma.shape[2] - 1)
-        P_gamma = torch.cat([P_gamma * scale, scale, unused], dim=-1).to(x.dtype)  # B C R
-        P_beta = torch.cat([P_beta * scale, shift[..., None], unused], dim=-1).to(x.dtype)  # B C R
-        return MixAndModulate.apply(x, P_gamma, P_beta, A, self.normalise.num_groups, self.normalise.eps)
+        H, W = x.shape[-2:]
+        if x.dtype == torch.float64:
+            return isla_norm(x, P, conditioning.code_weights((H, W)), scale_shift, self.normalise.num_groups)
+        return fused_isla_norm(x, P, conditioning.rows((H, W), x.dtype), scale_shift, self.normalise.num_groups)
+
+
+def fused_isla_norm(
+    x: Tensor, P: Tensor, A: Tensor, scale_shift: ScaleShift | None = None, num_groups: int = 32
+) -> Tensor:
+    """`isla_norm` with A (B, R, H*W) of Conditioning.rows: less memory, fewer passes, the same up to rounding.
+
+    Two batched matrix products, P (B, C, R) x A (B, R, HW): nothing of size B x O x C x H x W is built. Of the R rows
+    O+1 are objects and background, one is what all pixels share, the 1 and a timestep's scale and shift.
+    """
+    P_gamma, P_beta = P.mT.chunk(2, dim=1)  # each B C O+1
+    scale, shift = scale_shift or (torch.zeros_like(P_gamma[..., 0]),) * 2  # each B C
+    scale = (1 + scale)[..., None]  # B C 1
+    unused = scale.new_zeros(*P_gamma.shape[:2], A.shape[1] - P_gamma.shape[2] - 1)
+    P_gamma = torch.cat([P_gamma * scale, scale, unused], dim=-1).to(x.dtype)  # B C R
+    P_beta = torch.cat([P_beta * scale, shift[..., None], unused], dim=-1).to(x.dtype)  # B C R
+    return MixAndModulate.apply(x, P_gamma, P_beta, A, num_groups, 1e-5)  # B C H W
 
 
 class MixAndModulate(torch.autograd.Function):

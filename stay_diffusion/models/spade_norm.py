@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.layout import Layout
-from .layers import GroupNorm32, ScaleShift
+from .layers import GroupNorm32, ScaleShift, scale_and_shift
 
 HIDDEN = 128
 MOST_KEPT = 4 * 2**30  # bytes of maps that sampling keeps
@@ -28,21 +28,22 @@ class SemanticConditioning:
         return len(self._semantics[self._full_size])
 
     def at(self, size: tuple[int, int]) -> Tensor:
-        """The map at a stage of H x W, nearest; worked out once per size."""
+        """The map (B, S, H, W) at a stage of H x W, nearest; computed once per size."""
         if size not in self._semantics:
             self._semantics[size] = F.interpolate(self._semantics[self._full_size], size=size, mode="nearest")
         return self._semantics[size]
 
     def prepare(self, sizes: Iterable[tuple[int, int]], dtype: torch.dtype | None = None) -> None:
-        """Works out now the maps of these stages."""
+        """Compute the maps of these stages now."""
         for size in sizes:
             self.at(size)
 
     def keep(self, norms: Iterable[tuple[nn.Module, int]]) -> None:
-        """Works out now, for all steps of sampling, the maps of each norm, up to MOST_KEPT bytes of them."""
+        """Compute each norm's maps now, for all steps of sampling, up to MOST_KEPT bytes of them."""
         H, W = self._full_size
         kept_bytes = 0
         for norm, downsampling in norms:
+            assert isinstance(norm, SpadeNorm)
             maps = norm.maps(self, (H // downsampling, W // downsampling))
             kept_bytes += sum(map.nbytes for map in maps)
             if kept_bytes > MOST_KEPT:
@@ -66,10 +67,10 @@ class SemanticConditioner(nn.Module):
         if layout.semantic_map is None:
             raise ValueError("--conditioning spade: this layout has boxes only, and a label map is needed")
         labels, edges = layout.semantic_map.long().unbind(1)  # each B H W
-        one_hot = torch.zeros(len(labels), self.num_classes + 1, *labels.shape[1:], device=labels.device)
+        one_hot = torch.zeros(len(labels), self.num_classes + 1, *labels.shape[1:], device=labels.device)  # B K+1 H W
         semantics = one_hot.scatter_(1, labels[:, None], 1)[:, 1:]  # B K H W
         if self.edges:
-            semantics = torch.cat([semantics, edges[:, None].float()], dim=1)
+            semantics = torch.cat([semantics, edges[:, None].float()], dim=1)  # B K+1 H W
         return SemanticConditioning(semantics, layout.product)
 
 
@@ -84,15 +85,13 @@ class SpadeNorm(nn.Module):
         self.mlp_beta = nn.Conv2d(HIDDEN, channels, 3, padding=1)
 
     def forward(self, x: Tensor, conditioning: SemanticConditioning, scale_shift: ScaleShift | None = None) -> Tensor:
-        size = tuple(x.shape[-2:])
-        gamma, beta = conditioning.kept[self] if self in conditioning.kept else self.maps(conditioning, size)
-        h = torch.addcmul(beta, self.normalise(x), gamma)
-        if scale_shift is None:
-            return h
-        scale, shift = (part[..., None, None] for part in scale_shift)  # each B C 1 1
-        return torch.addcmul(shift, h, 1 + scale)
+        H, W = x.shape[-2:]
+        modulation = conditioning.kept[self] if self in conditioning.kept else self.maps(conditioning, (H, W))
+        one_plus_gamma, beta = modulation  # each B C H W
+        h = torch.addcmul(beta, self.normalise(x), one_plus_gamma)  # GroupNorm(x) * (1 + gamma) + beta
+        return scale_and_shift(h, scale_shift)  # B C H W
 
     def maps(self, conditioning: SemanticConditioning, size: tuple[int, int]) -> Modulation:
-        """1 + gamma and beta at a stage of H x W."""
+        """Convolve 1 + gamma and beta (arXiv 1903.07291, eq. 1) at a stage of H x W."""
         hidden = self.mlp_shared(conditioning.at(size))  # B 128 H W
         return 1 + self.mlp_gamma(hidden), self.mlp_beta(hidden)

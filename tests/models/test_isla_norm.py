@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stay_diffusion.models.conditioning import Conditioning
-from stay_diffusion.models.isla_norm import IslaNorm
+from stay_diffusion.models.isla_norm import IslaNorm, fused_isla_norm, isla_norm
 from stay_diffusion.models.object_masks import WEIGHTS
 
 CODE_WIDTH = 12
@@ -147,32 +147,55 @@ def test_nothing_as_large_as_objects_times_channels_times_pixels_is_built():
 @pytest.mark.parametrize("layout", MASKS)
 @pytest.mark.parametrize("with_timestep", [False, True])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_gradients_are_those_of_the_formula_written_out(layout, with_timestep, memory_format):
+def test_the_fused_norm_is_the_formula_in_value_and_gradients(layout, with_timestep, memory_format):
     norm = trained_norm().double()
     made = []
-    for written_out in (False, True):
-        norm.zero_grad()
+    for is_fused in (False, True):
         x, masks = features().double(), MASKS[layout].double().requires_grad_()
         x = x.contiguous(memory_format=memory_format).requires_grad_()
         conditioning = conditioning_of(masks)
         conditioning.codes = conditioning.codes.double().requires_grad_()
         torch.manual_seed(4)
-        scale, shift = torch.randn(2, 2, 64).double().requires_grad_() if with_timestep else torch.zeros(2, 2, 64)
-        if written_out:
-            P = norm.project(conditioning.codes)  # B O+1 2C
-            gamma, beta = (P.mT @ conditioning.weights((6, 8))).unflatten(-1, (6, 8)).chunk(2, dim=1)
-            out = F.group_norm(x, 32) * (1 + gamma) + beta
-            out = out * (1 + scale[..., None, None]) + shift[..., None, None]
-        else:
-            out = norm(x, conditioning, (scale, shift) if with_timestep else None)
+        scale_shift = tuple(torch.randn(2, 2, 64).double().requires_grad_()) if with_timestep else None
+        P = norm.project(conditioning.codes)
+        if is_fused:
+            out = fused_isla_norm(x, P, conditioning.rows((6, 8), x.dtype), scale_shift)
             assert out.is_contiguous(memory_format=memory_format)
+        else:
+            out = isla_norm(x, P, conditioning.code_weights((6, 8)), scale_shift)
+            torch.testing.assert_close(norm(x, conditioning, scale_shift), out, rtol=0, atol=0)
         # Sines, so that no gradient is the output's own.
-        used = [x, conditioning.codes, *norm.parameters(), *([masks] if masks.numel() else [])]
-        used += [scale, shift] if with_timestep else []
+        used = [x, conditioning.codes, *norm.parameters(), *([masks] if masks.numel() else []), *(scale_shift or ())]
         made.append([out, *torch.autograd.grad(out.sin().sum(), used, allow_unused=True)])
     for actual, expected in zip(*made, strict=True):
         if expected is not None:
-            assert_close(actual, expected)
+            assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("layout", MASKS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_below_float64_the_norm_is_fused_and_near_the_formula(layout, dtype, tolerance):
+    norm, conditioning, x = trained_norm(), conditioning_of(MASKS[layout]), features().to(dtype)
+    P = norm.project(conditioning.codes)
+    out = norm(x, conditioning)
+    assert torch.equal(out, fused_isla_norm(x, P, conditioning.rows((6, 8), dtype)))
+    expected = isla_norm(x.double(), P.double(), conditioning.code_weights((6, 8)).double())
+    assert (out - expected).abs().max() < tolerance * expected.abs().max()
+
+
+def test_objects_of_a_class_that_share_a_code_share_its_weight():
+    norm, own = trained_norm(), conditioning_of(MASKS["soft overlapping masks"])
+    own.codes[:, 1] = own.codes[:, 0]  # the first two objects are of one class
+    shared = conditioning_of(MASKS["soft overlapping masks"])
+    shared.codes = own.codes[:, [0, 2, 3]]
+    shared.shared_by = torch.tensor([[True, True, False], [False, False, True]]).expand(2, -1, -1)
+    for x in (features(), features().double()):
+        assert_close(norm.to(x.dtype)(x, to_dtype(shared, x)), norm(x, to_dtype(own, x)), rtol=1e-4, atol=1e-4)
+
+
+def to_dtype(conditioning: Conditioning, x: torch.Tensor) -> Conditioning:
+    conditioning.codes, conditioning.masks = conditioning.codes.to(x.dtype), conditioning.masks.to(x.dtype)
+    return conditioning
 
 
 def test_nothing_but_x_is_kept_for_the_backward_pass_of_the_size_of_x():
