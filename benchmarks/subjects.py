@@ -112,7 +112,9 @@ class Sampling:
     @torch.no_grad()
     def step(self, wait: bool = True) -> torch.Tensor:
         with autocast(self.device, self.precision):
-            x_start = self.diffusion.denoise(self.guided, self.x, self.t, True, {"layout": self.conditioning})
+            t = self.diffusion.model_timesteps(self.t)
+            output = self.guided(self.x, t, layout=self.conditioning)
+            x_start = self.diffusion.denoise(output, self.x, self.t)
         if wait:
             wait_for(self.device)
         return x_start

@@ -7,7 +7,7 @@ import torch
 
 from stay_diffusion.config import SampleConfig
 from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace
-from stay_diffusion.diffusion.guidance import classifier_free, within_interval
+from stay_diffusion.diffusion.guidance import classifier_free, guided_timesteps
 from stay_diffusion.diffusion.samplers import SAMPLERS
 
 
@@ -67,13 +67,12 @@ def cost(diffusion: GaussianDiffusion, setting: Setting, s: float) -> tuple[int,
         shown.append(len(layout))
         return x.new_zeros(len(layout), (1 + diffusion.learns_variance) * x.shape[1], *x.shape[2:])
 
-    short, levels = (
-        respace(diffusion, setting.respacing),
-        SampleConfig(guidance_interval=setting.guidance_interval).guided_levels,
-    )
-    guided, kwargs = classifier_free(network, s, num_channels=1), {"layout": range(1 if s == 1 else 2)}
+    short = respace(diffusion, setting.respacing)
+    levels = SampleConfig(guidance_interval=setting.guidance_interval).guided_levels
+    guided = classifier_free(network, s, 1, guided_timesteps(short, levels) if levels else None)
+    kwargs = {"layout": range(1 if s == 1 else 2)}
     if levels and s != 1:
-        guided, kwargs = within_interval(guided, network, short, levels), kwargs | {"alone": range(1)}
+        kwargs["alone"] = range(1)
     x = torch.ones(1, 1, 1, 1)
     SAMPLERS[setting.sampler](short, guided, x, lambda: torch.zeros_like(x), model_kwargs=kwargs)
     return len(shown), sum(shown)

@@ -1,4 +1,4 @@
-"""What is made of a trained network, and how."""
+"""Sampling: what to make with a trained network, and how."""
 
 from dataclasses import dataclass
 
@@ -56,8 +56,23 @@ class SampleConfig(Precision, Processes, Device):
     save_npz: bool = option(False, "also write samples_NxHxWxC.npz")
 
     @property
+    def is_inserting(self) -> bool:
+        """True where objects are put into whole images."""
+        return bool(self.insert_into or self.edit)
+
+    @property
+    def is_gated(self) -> bool:
+        """True where the quality gate decides what is drawn again."""
+        return bool(self.reject_below or self.reject_copies)
+
+    @property
+    def needs_good_parts(self) -> bool:
+        """True where each image is compared with the same one without its objects."""
+        return self.masks or self.is_gated
+
+    @property
     def guided_levels(self) -> tuple[float, float] | None:
-        """The noise levels between which there is guidance; None for all."""
+        """The noise levels between which there is guidance; None for all. ValueError unless they are LO,HI."""
         levels = tuple(numbers("guidance_interval", self.guidance_interval, float))
         if not self.guidance_interval:
             return None

@@ -1,12 +1,12 @@
 """Sampling around known pixels: a sampler that fills in the others (RePaint, arXiv 2201.09865)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from .gaussian_diffusion import GaussianDiffusion, Model
-from .samplers import ddim_step
+from .samplers import NONE, ddim_step
 
 
 def inpaint(
@@ -15,7 +15,7 @@ def inpaint(
     x: Tensor,
     draw_noise: Callable[[], Tensor],
     clip_denoised: bool = True,
-    model_kwargs: dict | None = None,
+    model_kwargs: Mapping = NONE,
     *,
     known: Tensor,
     keep: Tensor,
@@ -36,7 +36,8 @@ def inpaint(
             share = diffusion.at("alphas_cumprod", t) / diffusion.at("alphas_cumprod_prev", t)
             x = share.sqrt() * x + (1 - share).sqrt() * draw_noise()
         else:
-            x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
+            output = model(x, diffusion.model_timesteps(t), **model_kwargs)
+            x_start = diffusion.denoise(output, x, t, clip_denoised)
             x_start = torch.where(keep, known, x_start)
             x = ddim_step(diffusion, x_start, x, t, draw_noise(), eta=1.0) if i else x_start
     return x

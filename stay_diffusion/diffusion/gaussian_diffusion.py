@@ -122,21 +122,12 @@ class GaussianDiffusion:
         """The noise that leads from x_start to x_t."""
         return eps_from_x_start(x_t, x_start, self.at("signal", t), self.at("sigma", t))
 
-    def p_mean_variance(
-        self, model: Model, x_t: Tensor, t: Tensor, clip_denoised: bool = True, model_kwargs: dict | None = None
-    ) -> PMeanVariance:
-        """p(x_{t-1} | x_t) by one network call; `clip_denoised` clamps its clean image to [-1, 1]."""
-        output = model(x_t, self.model_timesteps(t), **(model_kwargs or {}))  # B C H W or B 2C H W
-        return self._p_from_output(output, x_t, t, clip_denoised)
-
-    def denoise(
-        self, model: Model, x_t: Tensor, t: Tensor, clip_denoised: bool = True, model_kwargs: dict | None = None
-    ) -> Tensor:
-        """The clean image (B, C, H, W) that one network call sees in x_t."""
-        output = model(x_t, self.model_timesteps(t), **(model_kwargs or {}))  # B C H W or B 2C H W
+    def denoise(self, output: Tensor, x_t: Tensor, t: Tensor, clip_denoised: bool = True) -> Tensor:
+        """The clean image (B, C, H, W) by the network's output for x_t; `clip_denoised` clamps it to [-1, 1]."""
         return self.x_start_of(self.split(output, x_t)[0], x_t, t, clip_denoised)
 
-    def _p_from_output(self, output: Tensor, x_t: Tensor, t: Tensor, clip_denoised: bool) -> PMeanVariance:
+    def p_mean_variance(self, output: Tensor, x_t: Tensor, t: Tensor, clip_denoised: bool = True) -> PMeanVariance:
+        """p(x_{t-1} | x_t) by the network's output for x_t; `clip_denoised` clamps its clean image to [-1, 1]."""
         mean_output, variance_output = self.split(output, x_t)
         log_variance = self._log_variance(variance_output, t).expand_as(x_t)
         x_start = self.x_start_of(mean_output, x_t, t, clip_denoised)
@@ -188,7 +179,7 @@ class GaussianDiffusion:
         """L_t of the variational bound in bits per dimension (B,); the decoder's likelihood where t = 0."""
         true_mean = self.q_posterior_mean(x_start, x_t, t)  # B C H W
         true_log_variance = self.at("posterior_log_variance_clipped", t)  # B 1 1 1
-        p = self._p_from_output(output, x_t, t, clip_denoised)
+        p = self.p_mean_variance(output, x_t, t, clip_denoised)
         kl = mean_flat(normal_kl(true_mean, true_log_variance, p.mean, p.log_variance)) / math.log(2.0)
         nll = -mean_flat(discretised_gaussian_log_likelihood(x_start, p.mean, 0.5 * p.log_variance)) / math.log(2.0)
         return torch.where(t == 0, nll, kl)

@@ -45,7 +45,7 @@ def bits_per_dim(
         x_t = diffusion.q_sample(x_start, t, noise)
         output = model(x_t, diffusion.model_timesteps(t), **(model_kwargs or {}))
         vb.append(diffusion.vb_terms(output, x_start, x_t, t, clip_denoised))
-        seen = diffusion.x_start_of(diffusion.split(output, x_t)[0], x_t, t, clip_denoised)
+        seen = diffusion.denoise(output, x_t, t, clip_denoised)
         x_start_mse.append(mean_flat((seen - x_start) ** 2))
         mse.append(mean_flat((diffusion.eps_of(seen, x_t, t) - noise) ** 2))
     prior, per_step = diffusion.prior_bpd(x_start), torch.stack(vb, dim=1)

@@ -5,7 +5,8 @@ A sampler takes a (respaced) diffusion, a model called as model(x_t, t, **model_
 from `draw_noise()`, which returns a standard normal (B, C, H, W), so that the caller decides whose generator it is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from .gaussian_diffusion import GaussianDiffusion, Model, PMeanVariance
 
 Noise = Callable[[], Tensor]
+NONE: Mapping = MappingProxyType({})  # no arguments for the model besides x and t
 
 
 def ancestral_step(p: PMeanVariance, t: Tensor, noise: Tensor) -> Tensor:
@@ -31,20 +33,20 @@ def ddim_step(
     return torch.where(t.view(-1, 1, 1, 1) == 0, mean, mean + sigma * noise)
 
 
-def ddpm(diffusion, model: Model, x: Tensor, draw_noise: Noise, clip_denoised=True, model_kwargs=None) -> Tensor:
+def ddpm(diffusion, model: Model, x: Tensor, draw_noise: Noise, clip_denoised=True, model_kwargs=NONE) -> Tensor:
     """Ancestral sampling (arXiv 2006.11239, algorithm 2)."""
     for _, t in descending(diffusion, x):
-        p = diffusion.p_mean_variance(model, x, t, clip_denoised, model_kwargs)
+        p = diffusion.p_mean_variance(model(x, diffusion.model_timesteps(t), **model_kwargs), x, t, clip_denoised)
         x = ancestral_step(p, t, draw_noise())
     return x
 
 
 def ddim(
-    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=None, eta=0.0
+    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=NONE, eta=0.0
 ) -> Tensor:
     """DDIM (arXiv 2010.02502)."""
     for _, t in descending(diffusion, x):
-        x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
+        x_start = diffusion.denoise(model(x, diffusion.model_timesteps(t), **model_kwargs), x, t, clip_denoised)
         noise = torch.zeros_like(x)
         if eta:
             assert draw_noise is not None, "eta asks for noise"
@@ -54,7 +56,7 @@ def ddim(
 
 
 def dpmpp_2m(
-    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=None
+    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=NONE
 ) -> Tensor:
     """DPM-Solver++(2M), data prediction, second-order multistep (arXiv 2211.01095, algorithm 2).
 
@@ -63,7 +65,7 @@ def dpmpp_2m(
     """
     earlier: tuple[Tensor, Tensor] | None = None  # the step before: its clean image and its h
     for i, t in descending(diffusion, x):
-        x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
+        x_start = diffusion.denoise(model(x, diffusion.model_timesteps(t), **model_kwargs), x, t, clip_denoised)
         if i == 0:
             return x_start
         _, sigma, l = _half_log_snr(diffusion, t)
@@ -76,11 +78,11 @@ def dpmpp_2m(
 
 
 def heun(
-    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=None
+    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=NONE
 ) -> Tensor:
     """Heun's second-order steps in sigma / sqrt(a) (arXiv 2206.00364, algorithm 1): two calls a step, one at last."""
     for i, t in descending(diffusion, x):
-        x_start = diffusion.denoise(model, x, t, clip_denoised, model_kwargs)
+        x_start = diffusion.denoise(model(x, diffusion.model_timesteps(t), **model_kwargs), x, t, clip_denoised)
         if i == 0:
             return x_start
         signal, sigma, _ = _half_log_snr(diffusion, t)
@@ -91,7 +93,10 @@ def heun(
         slope = (scaled - x_start) / noise_level
         euler = scaled + (next_level - noise_level) * slope
         # second-order correction
-        corrected_x_start = diffusion.denoise(model, euler * next_signal, t - 1, clip_denoised, model_kwargs)
+        x = euler * next_signal
+        corrected_x_start = diffusion.denoise(
+            model(x, diffusion.model_timesteps(t - 1), **model_kwargs), x, t - 1, clip_denoised
+        )
         next_slope = (euler - corrected_x_start) / next_level
         x = (scaled + (next_level - noise_level) * (slope + next_slope) / 2) * next_signal
     raise AssertionError("a diffusion has at least one step")

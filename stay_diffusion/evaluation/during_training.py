@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,8 @@ from ..run import factory
 from ..run.checkpoint import RunFolder, atomic_write, point, save_tensors
 from ..run.logger import Logger, duration
 from ..sampling.batches import Made, Make, make_all
-from ..sampling.generate import sampling
+from ..sampling.generate import TrainedModel, make_images
+from ..sampling.options import settings_of
 from ..sampling.results import ResultsFolder
 from ..system.device import resolve_precision
 from ..system.distributed import gather, wait_for_all
@@ -170,27 +172,16 @@ class Evaluation:
         return path, settings
 
     def _made(self, state: TrainingState) -> Make:
-        model = state.emas[0].model
-        return sampling(model, self.diffusion, self.items, self.vocabulary, self.shape, self.sample)
+        model = TrainedModel(state.emas[0].model, self.diffusion, self.shape, self.sample)
+        return partial(make_images, model, self.items, self.vocabulary, 0, False)
 
     def _real(self, indices: Sequence[int], _: int) -> list[Made]:
         return [Made(to_pil(self.items[i].real().image)) for i in indices]
 
     def _settings(self, weights: Path, digest: str) -> dict:
-        """As image_sample.py tells them in the manifest."""
-        return {
-            "seed": self.sample.seed,
-            "run": 0,
-            "s": self.sample.s,
-            "sampler": self.sample.sampler,
-            "timestep_respacing": self.respacing,
-            "eta": self.sample.eta,
-            "clip_denoised": self.sample.clip_denoised,
-            "precision": resolve_precision(self.sample.precision, self.sample.use_fp16, self.device),
-            "image_size": self.config.model.image_size,
-            "checkpoint": str(weights.resolve()),
-            "checkpoint_sha256": digest,
-        }
+        precision = resolve_precision(self.sample.precision, self.sample.use_fp16, self.device)
+        size = self.config.model.image_size
+        return settings_of(self.sample, self.respacing, precision, size, weights, digest)
 
     def _weights(self, state: TrainingState, name: str) -> Path:
         return self.folder.path / f"{state.emas[0].name}_{name}_evaluated.pt"

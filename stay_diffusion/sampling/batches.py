@@ -1,4 +1,4 @@
-"""Pictures batch by batch: shared among processes, continued where a run stopped, drawn again where not good enough."""
+"""Images batch by batch: shared among processes, resumed where a run stopped, drawn again where not good enough."""
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -8,15 +8,24 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..data.annotations import RelativeBox
+from ..quality.scores import ImageQuality
 from ..system.launchers import ALONE, World
 
 
 @dataclass(frozen=True)
-class Made:
-    """A finished picture; the same without its objects, and the picture that they were put into, where there are such.
+class Judgement:
+    """The quality gate's scores of an image, and the one that counts: 0 worst, 1 best, below 0 an unwanted copy."""
 
-    `objects` are those in it, where these may be fewer than asked for; `redrawn` counts what was refused of it.
-    `attempt` counts how often it had been drawn before; `quality` is what judged it, with a `score` (0 worst, 1 best).
+    of_image: ImageQuality
+    score: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished image; the same without its objects, and the image that they were put into, where there are such.
+
+    `objects` are those in it, where these may be fewer than asked for; `redrawn` counts windows that were refused.
+    `attempt` counts how often it had been drawn before.
     """
 
     image: Image.Image
@@ -25,12 +34,12 @@ class Made:
     objects: tuple[RelativeBox, ...] | None = None
     redrawn: int = 0
     attempt: int = 0
-    quality: object = None
+    quality: Judgement | None = None
 
 
-# Makes the pictures of some indices at their n-th attempt, in their order.
+# Makes the images of some indices at their n-th attempt, in their order.
 Make = Callable[[Sequence[int], int], list[Made]]
-Judge = Callable[[int, Made], object]
+Judge = Callable[[int, Made], Judgement]
 
 
 def make_all(
@@ -45,15 +54,14 @@ def make_all(
     most_attempts: int = 1,
     in_logs: bool = True,
 ) -> None:
-    """Calls on_image(index, made) for every index below `num` that is not done.
+    """Call on_image(index, made) for every index below `num` that is not done.
 
-    With `judge` every picture gets a `quality`, and those whose score is below `least_score` are drawn again, up to
-    `most_attempts` times in all; of pictures that stay below it the best one comes.
-
-    Progress is shown on a terminal and `in_logs`.
+    With `judge` every image gets a `quality`, and those whose score is below `least_score` are drawn again, up to
+    `most_attempts` times in all; of images that stay below it the best one is kept. Progress is shown on a terminal
+    and `in_logs`.
 
     Batches are cut at the same indices whatever is done and however many processes share them, in turn, so that a
-    continued or a shared run makes the very same pictures.
+    resumed or a shared run makes the very same images.
     """
     starts = range(0, num, batch_size)
     own = [range(start, min(start + batch_size, num)) for start in starts][world.rank :: world.size]
@@ -64,23 +72,20 @@ def make_all(
             missing = [i for i in indices if i not in done]
             if not missing:
                 continue
-            made = _best_of_attempts(make, indices, judge, least_score, most_attempts)
+            best: dict[int, Made] = {}
+            pending = list(indices)
+            for attempt in range(most_attempts if judge else 1):
+                for i, made in zip(pending, make(pending, attempt), strict=True):
+                    made = replace(made, attempt=attempt, quality=judge(i, made) if judge else None)
+                    if i not in best or _score(made) > _score(best[i]):
+                        best[i] = made
+                pending = [i for i in pending if _score(best[i]) < least_score]
+                if not pending:
+                    break
             for i in missing:
-                on_image(i, made[i])
+                on_image(i, best[i])
             progress.update(len(missing))
 
 
-def _best_of_attempts(
-    make: Make, indices: Sequence[int], judge: Judge | None, least_score: float, most_attempts: int
-) -> dict[int, Made]:
-    best: dict[int, Made] = {}
-    pending = list(indices)
-    for attempt in range(most_attempts):
-        for i, made in zip(pending, make(pending, attempt), strict=True):
-            made = replace(made, attempt=attempt, quality=judge(i, made) if judge else None)
-            if i not in best or made.quality.score > best[i].quality.score:
-                best[i] = made
-        pending = [i for i in pending if judge and best[i].quality.score < least_score]
-        if not pending:
-            break
-    return best
+def _score(made: Made) -> float:
+    return made.quality.score if made.quality else 1.0

@@ -1,4 +1,4 @@
-"""What image_sample.py is to make, item by item: layouts of a split, of a file or drawn, alone or in whole pictures."""
+"""The items to sample: layouts of a split, of a file or drawn, alone or in whole images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +18,11 @@ from .insertion.good_images import LayoutFor, in_turn, pair, read_folder, whole_
 SPLITS = ("train", "val")
 
 
-def wanted(sample: SampleConfig, config: RunConfig) -> list[LayoutItem]:
-    """The items, with distinct stems; ValueError for layouts that the model cannot take."""
+def list_items(sample: SampleConfig, config: RunConfig) -> list[LayoutItem]:
+    """List the items to make, with distinct stems; ValueError for layouts that the model cannot take."""
     vocabulary = factory.vocabulary_of(config)
-    if sample.insert_into or sample.edit:
-        return _whole_pictures(sample, config)
+    if sample.is_inserting:
+        return _whole_images(sample, config)
     if sample.layouts == "sampled":
         sampler = layout_sampler(sample, config, "seen")
         return sampler.items(sample.num_samples, (config.model.image_size,) * 2)
@@ -41,7 +41,7 @@ def wanted(sample: SampleConfig, config: RunConfig) -> list[LayoutItem]:
     return choose(available, sample.num_samples)
 
 
-def _whole_pictures(sample: SampleConfig, config: RunConfig) -> list[LayoutItem]:
+def _whole_images(sample: SampleConfig, config: RunConfig) -> list[LayoutItem]:
     flag, place = ("edit", sample.edit) if sample.edit else ("insert_into", sample.insert_into)
     if config.model.layout_kind != "boxes":
         raise ValueError(f"--{flag} {place}: puts boxes into pictures, but the model has no layouts of boxes")

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..config import SampleConfig
 from ..data.annotations import label_boxes
 from ..data.images import to_pil
 from ..data.layout import Layout
@@ -14,7 +15,7 @@ from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
 from ..layouts.items import from_dataset
 from ..system.distributed import gather
 from ..system.launchers import ALONE, World
-from .generate import generate, image_generators
+from .generate import TrainedModel, image_generators
 from .preview import classes_of, contact_sheet, draw_boxes, draw_layout, draw_map, fit, legend
 from .results import save_png
 
@@ -41,14 +42,8 @@ class TrainingPreview:
         own = range(self.world.rank, len(self.items), self.world.size)
         images = torch.empty(0, *shape)
         if own:
-            images = generate(
-                state.emas[0].model,
-                self.diffusion,
-                self.layout[torch.tensor(own)],
-                image_generators(0, own),
-                shape,
-                precision=state.precision,
-            ).cpu()
+            model = TrainedModel(state.emas[0].model, self.diffusion, shape, SampleConfig(precision=state.precision))
+            images = model.generate(self.layout[torch.tensor(own)], image_generators(0, own)).cpu()
         made = gather(images)
         images = torch.stack([made[i % self.world.size][i // self.world.size] for i in range(len(self.items))])
         for channel, mean in enumerate(images.mean(dim=(0, 2, 3)).tolist()):

@@ -12,8 +12,6 @@ from PIL import Image
 from ..data.annotations import RelativeBox
 from ..data.formats import coco_masks
 
-KIND = "weak"  # what a manifest calls them
-
 SMOOTHING = 0.7  # pixels: standard deviation of the Gaussian over the difference
 MARGIN, LEAST_MARGIN = 0.1, 2  # how far a mask may reach out of its box: a share of its sides, pixels
 NOISE = 5.0  # standard deviations above the usual difference outside the boxes: below that, nothing happened

@@ -74,7 +74,8 @@ def flow_error(optimal_network, way: str, num_steps: int) -> float:
     spread = np.sqrt(signal**2 * STD**2 + sigma**2)
     exact_at_0 = signal[0] * MEAN + spread[0] / spread[-1] * (x - signal[-1] * MEAN)
     # Every sampler ends with this one step to the clean image: no part of the error in question.
-    exact = diffusion.denoise(network, exact_at_0.float(), torch.tensor([0]), clip_denoised=False)
+    first, x_0 = torch.tensor([0]), exact_at_0.float()
+    exact = diffusion.denoise(network(x_0, diffusion.model_timesteps(first)), x_0, first, clip_denoised=False)
     return float((WAYS[way](diffusion, network, x, clip_denoised=False) - exact).abs().max())
 
 

@@ -53,7 +53,7 @@ def test_the_posterior_follows_from_bayes_rule(respacing):
 def test_clip_denoised_clamps_the_clean_image_and_the_mean_that_follows(clip, x_start):
     diffusion, t = GaussianDiffusion.create("linear", 100, prediction="x_start"), torch.tensor([40])
     x_t = draw(1, 3, 4, 4)
-    p = diffusion.p_mean_variance(lambda x, told: torch.full_like(x, 3.0), x_t, t, clip_denoised=clip)
+    p = diffusion.p_mean_variance(torch.full_like(x_t, 3.0), x_t, t, clip_denoised=clip)
     assert_close(p.x_start, torch.full_like(x_t, x_start))
     assert_close(p.mean, diffusion.q_posterior_mean(torch.full_like(x_t, x_start), x_t, t))
 
@@ -77,10 +77,8 @@ def test_a_network_with_other_channels_than_the_diffusion_s_is_refused(variance,
 def test_a_learned_variance_spans_the_posterior_s_to_beta(share, name):
     diffusion, t = GaussianDiffusion.create("linear", 100, variance="learned_range"), torch.tensor([0, 1, 50, 99])
 
-    def network(x_t, told):
-        return torch.cat([x_t, torch.full_like(x_t, share)], dim=1)
-
-    p = diffusion.p_mean_variance(network, draw(4, 1, 2, 2), t)
+    x_t = draw(4, 1, 2, 2)
+    p = diffusion.p_mean_variance(torch.cat([x_t, torch.full_like(x_t, share)], dim=1), x_t, t)
     assert_close(p.log_variance, diffusion.at(name, t).expand(4, 1, 2, 2))
     assert_close(p.variance, p.log_variance.exp())
 
@@ -88,15 +86,15 @@ def test_a_learned_variance_spans_the_posterior_s_to_beta(share, name):
 def test_fixed_variances_are_the_posterior_s_and_beta():
     t, x_t = torch.tensor([1, 50, 99]), draw(3, 1, 2, 2)
     small, large = (GaussianDiffusion.create("linear", 100, variance=name) for name in ("fixed_small", "fixed_large"))
-    assert_close(small.p_mean_variance(wavy, x_t, t).variance, small.at("posterior_variance", t).expand_as(x_t))
-    assert_close(large.p_mean_variance(wavy, x_t, t).log_variance, large.at("log_betas", t).expand_as(x_t))
+    assert_close(small.p_mean_variance(wavy(x_t, t), x_t, t).variance, small.at("posterior_variance", t).expand_as(x_t))
+    assert_close(large.p_mean_variance(wavy(x_t, t), x_t, t).log_variance, large.at("log_betas", t).expand_as(x_t))
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x_start", "v"])
 def test_half_precision_outputs_are_worked_on_in_float32(prediction):
     diffusion = GaussianDiffusion.create("linear", 100, prediction=prediction, variance="learned_range")
     output, x_t, t = draw(1, 6, 4, 4).bfloat16(), draw(1, 3, 4, 4), torch.tensor([99])
-    half, full = (diffusion.p_mean_variance(lambda x, told, o=o: o, x_t, t) for o in (output, output.float()))
+    half, full = (diffusion.p_mean_variance(o, x_t, t) for o in (output, output.float()))
     for name in ("mean", "variance", "log_variance", "x_start"):
         assert torch.equal(getattr(half, name), getattr(full, name)) and getattr(half, name).dtype == torch.float32
 

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from stay_diffusion.diffusion.gaussian_diffusion import GaussianDiffusion, respace
-from stay_diffusion.diffusion.guidance import classifier_free, within_interval
+from stay_diffusion.diffusion.guidance import classifier_free, guided_timesteps
 from stay_diffusion.diffusion.samplers import SAMPLERS
 
 
@@ -90,7 +90,7 @@ def levels_of(diffusion: GaussianDiffusion) -> list[float]:
 def passes(interval, sampler="ddim", **settings) -> list[int]:
     """The batches that a network sees from the last step to the first."""
     diffusion, network, x = process(**settings), Network(), images(3)
-    guided = within_interval(classifier_free(network, 2.0, num_channels=3), network, diffusion, interval)
+    guided = classifier_free(network, 2.0, 3, guided_timesteps(diffusion, interval))
     kwargs = {"layout": LAYOUT, "alone": CONDITIONAL}
     SAMPLERS[sampler](diffusion, guided, x, lambda: torch.zeros_like(x), model_kwargs=kwargs)
     return network.batches
@@ -115,6 +115,6 @@ def test_outside_its_interval_guidance_is_the_conditional_pass(step):
     t = diffusion.model_timesteps(torch.full((2,), step))
     guided = classifier_free(network, 3.0, num_channels=1)
     levels = levels_of(diffusion)
-    chosen = within_interval(guided, network, diffusion, (levels[5], levels[9]))
+    chosen = classifier_free(network, 3.0, 1, guided_timesteps(diffusion, (levels[5], levels[9])))
     expected = guided(x, t, LAYOUT) if step == 7 else network(x, t, CONDITIONAL)
     assert torch.equal(chosen(x, t, layout=LAYOUT, alone=CONDITIONAL), expected)

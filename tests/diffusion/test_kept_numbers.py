@@ -83,7 +83,8 @@ def test_one_step_back_is_as_it_was(case):
     for pixel, value in zip(INPUTS["pixels"], INPUTS["step_noise"], strict=True):
         noise[tuple(pixel)] = value
     close(picked(x_t), pixels["x_t"])
-    clipped, free = (diffusion.p_mean_variance(network, x_t, t, clip_denoised=clip) for clip in (True, False))
+    output = network(x_t, diffusion.model_timesteps(t))
+    clipped, free = (diffusion.p_mean_variance(output, x_t, t, clip_denoised=clip) for clip in (True, False))
     close(picked(clipped.mean), pixels["p_mean_clip1"])
     close(picked(clipped.log_variance), pixels["p_log_variance_clip1"])
     close(picked(clipped.x_start), pixels["p_pred_xstart_clip1"])

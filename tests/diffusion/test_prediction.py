@@ -53,5 +53,5 @@ def test_a_network_that_hits_its_target_has_no_loss_and_sees_the_clean_image(dif
     diffusion = replace(diffusion, prediction=prediction)
     losses = diffusion.training_losses(lambda x, told: target, X_START, T, NOISE)
     assert losses["loss"].abs().max() == 0
-    denoised = diffusion.denoise(lambda x, told: target, x_t, T, clip_denoised=False)
+    denoised = diffusion.denoise(target, x_t, T, clip_denoised=False)
     assert_close(denoised, X_START, rtol=1e-3, atol=1e-3)

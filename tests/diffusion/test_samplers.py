@@ -114,7 +114,14 @@ def test_the_first_step_of_dpmpp_2m_is_ddim_s():
     network, seen = recorded(wavy, diffusion)
     dpmpp_2m(diffusion, network, x)
     last = torch.tensor([9])
-    step = ddim_step(diffusion, diffusion.denoise(wavy, x, last), x, last, torch.zeros_like(x), eta=0)
+    step = ddim_step(
+        diffusion,
+        diffusion.denoise(wavy(x, diffusion.model_timesteps(last)), x, last),
+        x,
+        last,
+        torch.zeros_like(x),
+        eta=0,
+    )
     assert_close(seen[1][1], step, rtol=1e-5, atol=1e-5)
 
 
@@ -124,7 +131,7 @@ def test_ddim_with_eta_one_has_the_posterior_s_mean_and_variance():
         normals(6, 20, 1, 2, 2),
     )
     x_t, noise, t = x(), x(), torch.arange(20)
-    p = diffusion.p_mean_variance(wavy, x_t, t)
+    p = diffusion.p_mean_variance(wavy(x_t, diffusion.model_timesteps(t)), x_t, t)
     step = ddim_step(diffusion, p.x_start, x_t, t, noise, eta=1.0)
     assert_close(step[1:], ancestral_step(p, t, noise)[1:], rtol=1e-3, atol=1e-4)
 

@@ -1,5 +1,6 @@
 import copy
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from stay_diffusion.models.compilation import Compiled, padded, padded_number
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import RunFolder
 from stay_diffusion.run.logger import Logger
-from stay_diffusion.sampling.generate import filling, image_generators, sampling
+from stay_diffusion.sampling.generate import TrainedModel, image_generators, make_images
 from stay_diffusion.training.noise_batch import noise_batch
 from stay_diffusion.training.state import TrainingState
 from stay_diffusion.training.train_loop import train_step
@@ -211,7 +212,8 @@ def test_sampling_compiled_gives_the_same_images_from_few_graphs(tiny_run, s):
     model, diffusion = network_of(config).eval(), respace(factory.build_diffusion(config.diffusion), "3")
     items, made = items_of(1, 0, 3, 2, 5, 1), {}
     for on in (False, True):
-        make = sampling(model, diffusion, items, VOCABULARY, (1, 8, 8), SampleConfig(compile=on, s=s, batch_size=4))
+        trained = TrainedModel(model, diffusion, (1, 8, 8), SampleConfig(compile=on, s=s, batch_size=4))
+        make = partial(make_images, trained, items, VOCABULARY, 0, False)
         made[on] = [one.image for indices in (range(4), [4, 5], [1, 2, 3]) for one in make(indices, 0)]
     assert len(made[True]) == 9 and graphs() == 2  # of four pictures and of two; all steps alike
     pictures = [[to_tensor(image, 1) for image in made[on]] for on in (True, False)]
@@ -223,7 +225,8 @@ def test_insertion_compiled_fills_the_same_from_few_graphs(tiny_run):
     model, diffusion = network_of(config).eval(), respace(factory.build_diffusion(config.diffusion), "3")
     filled = {}
     for on in (False, True):
-        fill = filling(model, diffusion, (1, 8, 8), SampleConfig(compile=on, num_resamples=2, batch_size=4))
+        sample = SampleConfig(compile=on, num_resamples=2, batch_size=4)
+        fill = TrainedModel(model, diffusion, (1, 8, 8), sample).fill
         for number in (4, 3):
             known, layout = noise_batch(config, number, 2)
             keep = torch.zeros(number, 1, 8, 8, dtype=torch.bool)

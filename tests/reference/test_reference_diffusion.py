@@ -53,12 +53,13 @@ def ours(name: str, diffusion: GaussianDiffusion, numbers) -> Tensor:
     if term := re.fullmatch("loss_(.+)", name):
         return diffusion.training_losses(model, numbers["x0"], t, numbers["noise"])[term[1]]
     x_t = numbers["x_t"]
+    output = model(x_t, diffusion.model_timesteps(t))
     if match := re.fullmatch(r"p_(mean|variance|log_variance|pred_xstart)_clip([01])", name):
-        p = diffusion.p_mean_variance(model, x_t, t, clip_denoised=match[2] == "1")
+        p = diffusion.p_mean_variance(output, x_t, t, clip_denoised=match[2] == "1")
         return getattr(p, match[1].replace("pred_xstart", "x_start"))
     if name == "vb_bpd":
-        return diffusion.vb_terms(model(x_t, diffusion.model_timesteps(t)), numbers["x0"], x_t, t)
-    p = diffusion.p_mean_variance(model, x_t, t)
+        return diffusion.vb_terms(output, numbers["x0"], x_t, t)
+    p = diffusion.p_mean_variance(output, x_t, t)
     if name == "ancestral":
         return ancestral_step(p, t, numbers["step_noise"])
     if match := re.fullmatch(r"ddim_eta([\d.]+)", name):

@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from stay_diffusion.diffusion.gaussian_diffusion import respace
 from stay_diffusion.layouts.items import LayoutItem
 from stay_diffusion.run import factory
 from stay_diffusion.sampling.batches import make_all
-from stay_diffusion.sampling.generate import filling, generate, image_generators, sampling
+from stay_diffusion.sampling.generate import TrainedModel, image_generators, make_images
 from stay_diffusion.system.device import in_best_format
 
 VOCABULARY = Vocabulary(("spot", "line"), ("A",))
@@ -41,7 +42,8 @@ def networks(tiny_run):
 def images_of(networks, items=ITEMS, z_mode="off", done=frozenset(), **options):
     built, diffusion = networks
     made, sample = {}, SampleConfig(**options)
-    make = sampling(built[z_mode], respace(diffusion, "4"), items, VOCABULARY, SHAPE, sample)
+    model = TrainedModel(built[z_mode], respace(diffusion, "4"), SHAPE, sample)
+    make = partial(make_images, model, items, VOCABULARY, 0, False)
     make_all(make, len(items), sample.batch_size, lambda index, one: made.update({index: one.image}), done)
     return {index: to_tensor(image, 1) for index, image in made.items()}
 
@@ -85,7 +87,9 @@ def test_a_random_style_does_not_depend_on_padding(networks, scale):
     built, diffusion = networks
     layout, short = layout_of(), respace(diffusion, "4")
     made = [
-        generate(built["prior"], short, padded, image_generators(0, range(3)), SHAPE, scale=scale)
+        TrainedModel(built["prior"], short, SHAPE, SampleConfig(s=scale)).generate(
+            padded, image_generators(0, range(3))
+        )
         for padded in (layout, layout.pad(5))
     ]
     torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e-3)
@@ -108,7 +112,7 @@ def test_what_fills_in_unknown_pixels_is_guided_in_the_interval_too(networks):
     built, diffusion = networks
     known, keep = torch.zeros(3, *SHAPE), torch.zeros(3, 1, *SHAPE[1:], dtype=torch.bool)
     without, whole, nowhere = (
-        filling(built["off"], respace(diffusion, "4"), SHAPE, SampleConfig(s=s, guidance_interval=levels))(
+        TrainedModel(built["off"], respace(diffusion, "4"), SHAPE, SampleConfig(s=s, guidance_interval=levels)).fill(
             layout_of(), known, keep, image_generators(0, range(3))
         )
         for s, levels in ((1.0, ""), (3.0, ""), (3.0, "1e8,1e9"))
@@ -138,13 +142,13 @@ def test_a_generator_depends_on_seed_and_index_alone():
 
 def test_a_network_in_the_format_for_sampling_answers_the_same(networks):
     built, diffusion = networks
-    plain, options = built["off"], {"sampler": "dpmpp_2m", "scale": 2.0}
+    plain, sample = built["off"], SampleConfig(sampler="dpmpp_2m", s=2.0)
     fast = in_best_format(copy.deepcopy(plain))
     assert fast.input_blocks[0][0].weight.is_contiguous(memory_format=torch.channels_last)
     generators = [[torch.Generator().manual_seed(i) for i in range(len(ITEMS))] for _ in range(2)]
     short = respace(diffusion, "4")
     made = [
-        generate(model, short, layout_of(), own, SHAPE, **options)
+        TrainedModel(model, short, SHAPE, sample).generate(layout_of(), own)
         for model, own in zip((plain, fast), generators, strict=True)
     ]
     torch.testing.assert_close(*made, rtol=0, atol=1e-4)

@@ -99,12 +99,12 @@ def test_the_options_reach_the_layouts(sample):
     ],
 )
 def test_options_that_contradict_each_other_are_named(words, told):
-    from stay_diffusion.commands.sample import settled
+    from stay_diffusion.sampling.options import resolve_options
 
     argv = f"--model_path m.pt --layouts sampled --num_samples 3 {words}".split()
     run, given, _ = parse(SampleRun, "", argv)
     with pytest.raises(ValueError, match=re.escape(told)):
-        settled(run, given)
+        resolve_options(run, given)
 
 
 def test_an_option_that_the_layouts_refuse_is_one_line(sample):

@@ -5,11 +5,12 @@ import itertools
 import pytest
 import torch
 
+from stay_diffusion.config import SampleConfig
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.diffusion.gaussian_diffusion import respace
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import RunFolder
-from stay_diffusion.sampling.generate import generate, image_generators
+from stay_diffusion.sampling.generate import TrainedModel, image_generators
 from stay_diffusion.training.state import TrainingState
 from stay_diffusion.training.train_loop import train
 
@@ -62,7 +63,8 @@ def test_each_layout_is_drawn_as_its_own_picture(trained):
     diffusion = respace(state.diffusion, "10")
     # The averaged weights, the layouts in the other order, and noise that nothing was trained on.
     model, swapped = state.emas[0].model, layout[torch.tensor([1, 0])]
-    samples = generate(model, diffusion, swapped, image_generators(3, range(2)), (1, 16, 16))
+    sampler = TrainedModel(model, diffusion, (1, 16, 16), SampleConfig())
+    samples = sampler.generate(swapped, image_generators(3, range(2)))
     distance = (samples[:, None] - images[None]).pow(2).mean(dim=(2, 3, 4))  # sample, picture
     assert distance[0, 1] < distance[0, 0] / 3
     assert distance[1, 0] < distance[1, 1] / 3

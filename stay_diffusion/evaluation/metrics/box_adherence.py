@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,11 @@ from PIL import Image
 
 from ...config import RunConfig, SampleConfig
 from ...data.annotations import RelativeBox, Vocabulary
-from ...diffusion.gaussian_diffusion import respace
 from ...layouts.items import LayoutItem
 from ...run import factory
 from ...run.checkpoint import atomic_write, config_beside, sha256
 from ...sampling.batches import Made, make_all
-from ...sampling.generate import sampling
+from ...sampling.generate import TrainedModel, make_images
 from ...sampling.results import ResultsFolder
 from ...system.device import pick_device
 from ...system.distributed import wait_for_all
@@ -93,15 +93,9 @@ def sample_good_parts(
         if world.is_main:
             results.open()
         wait_for_all(f"{results.path} opened")
-        make = sampling(
-            factory.load_trained(config, weights, device),
-            respace(factory.build_diffusion(config.diffusion), settings["timestep_respacing"]).to(device),
-            good,
-            vocabulary,
-            (config.model.image_channels, config.model.image_size, config.model.image_size),
-            SampleConfig(batch_size=batch_size, **options),
-            run=settings.get("run", 0),
-        )
+        sample = SampleConfig(batch_size=batch_size, **options)
+        model = TrainedModel.load(config, weights, settings["timestep_respacing"], sample, device)
+        make = partial(make_images, model, good, vocabulary, settings.get("run", 0), False)
 
         def make_as_kept(indices: Sequence[int], _: int) -> list[Made]:
             made: dict[int, Made] = {}

@@ -1,4 +1,4 @@
-"""A whole picture while objects are put into it, and how a model sees it."""
+"""A whole image while objects are put into it, and the model's input cut out of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...config import RunConfig
 from ...data.annotations import ImageRecord, RelativeBox, Vocabulary, boxes_array
 from ...data.images import Range
 from ...data.native import Native, changed, read_native, seen_by_model
@@ -19,14 +20,19 @@ FINE = 4  # pixels of a picture to one of the model's, up to which what is drawn
 
 
 @dataclass(frozen=True)
-class View:
-    """How a model knows pictures: its side S and channels, what S pixels show, and how much makes an object visible."""
+class ModelInput:
+    """A model's input: its side S and channels, what part of an image S pixels show, and the least visible share."""
 
     size: int
     channels: int
     crop_policy: str
     min_visible: float
     value_range: Range | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "ModelInput":
+        model, data = config.model, config.data
+        return cls(model.image_size, model.image_channels, data.crop_policy, data.min_visible, data.black_and_white)
 
     def window(self, width: int, height: int) -> tuple[float, float]:
         """Width and height of a window at the scale that the model was trained on, in pixels of a picture."""
@@ -55,13 +61,14 @@ class Canvas:
     redrawn: int = 0
 
     @classmethod
-    def of(cls, item: LayoutItem, view: View, margin: float) -> "Canvas":
+    def of(cls, item: LayoutItem, model_input: ModelInput, margin: float) -> "Canvas":
+        assert item.into is not None
         source = read_native(item.into.path)
         height, width = source.shape[:2]
         boxes = boxes_array(item.objects) * ((width, height) * 2)
         num_before = len(item.into.boxes)
         margins = [margin_of(box, margin) for box in boxes[num_before:]]
-        windows = windows_of(boxes[num_before:], margins, (width, height), view.window(width, height))
+        windows = windows_of(boxes[num_before:], margins, (width, height), model_input.window(width, height))
         return cls(item, source, boxes, num_before, margins, windows, source, source, list(range(num_before)))
 
     @property
@@ -69,18 +76,19 @@ class Canvas:
         """Width and height."""
         return self.source.shape[1], self.source.shape[0]
 
-    def layouts(self, window: Window, view: View, vocabulary: Vocabulary) -> tuple[tuple, tuple]:
+    def layouts(self, window: Window, model_input: ModelInput, vocabulary: Vocabulary) -> tuple[tuple, tuple]:
         """What a window is to show, as `Layout.collate` takes it: with its own objects, and without them.
 
         Those that are in the picture already and are seen in the window belong to both.
         """
         own = [self.num_before + place for place in window.objects]
         boxes = map_boxes(self.boxes, window.area)
-        visible = is_visible(boxes, view.size, view.min_visible)
+        visible = is_visible(boxes, model_input.size, model_input.min_visible)
         there = [place for place in self.drawn if visible[place]]
         return self._layout(boxes, [*there, *own], vocabulary), self._layout(boxes, there, vocabulary)
 
     def _layout(self, boxes: NDArray, places: Sequence[int], vocabulary: Vocabulary) -> tuple[Tensor, Tensor, int]:
+        assert self.item.into is not None
         record = ImageRecord(self.item.into.path, *self.size, product=self.item.product)
         labels = [vocabulary.label_of(record, self.item.objects[place]) for place in places]
         return (
@@ -89,10 +97,10 @@ class Canvas:
             vocabulary.product_of(record),
         )
 
-    def seen(self, window: Window, view: View) -> Tensor:
+    def seen(self, window: Window, model_input: ModelInput) -> Tensor:
         """A window as the model sees it, (C, S, S) in [-1, 1]."""
-        seen = seen_by_model(self.picture[window.slices], view.channels, view.value_range)
-        return _resized(seen, (view.size, view.size))
+        seen = seen_by_model(self.picture[window.slices], model_input.channels, model_input.value_range)
+        return _resized(seen, (model_input.size, model_input.size))
 
     def opacity(self, window: Window) -> NDArray[np.float64]:
         """How much of a window's pixels is drawn anew; nothing of other objects that are in the picture already."""
@@ -100,13 +108,13 @@ class Canvas:
         own = [self.num_before + place for place in window.objects]
         return np.where(window.covered(self.boxes[self.drawn]) & ~window.covered(self.boxes[own]), 0.0, opacity)
 
-    def drawn_into(self, window: Window, image: Tensor, good_part: Tensor | None, view: View) -> "Canvas":
+    def drawn_into(self, window: Window, image: Tensor, good_part: Tensor | None, model_input: ModelInput) -> "Canvas":
         """The canvas with what the model has drawn (C, S, S) in a window of the picture, and of the good part."""
         opacity = self.opacity(window)
         return replace(
             self,
-            picture=_painted(self.picture, window, image, opacity, view),
-            good_part=_painted(self.good_part, window, good_part, opacity, view),
+            picture=_painted(self.picture, window, image, opacity, model_input),
+            good_part=_painted(self.good_part, window, good_part, opacity, model_input),
             drawn=[*self.drawn, *(self.num_before + place for place in window.objects)],
         )
 
@@ -116,14 +124,14 @@ class Canvas:
         return tuple(self.item.objects[place] for place in sorted(self.drawn))
 
 
-def _painted(native: Native, window: Window, image: Tensor | None, opacity: NDArray, view: View) -> Native:
+def _painted(native: Native, window: Window, image: Tensor | None, opacity: NDArray, model_input: ModelInput) -> Native:
     if image is None:
         return native
-    before = seen_by_model(native[window.slices], view.channels, view.value_range)
-    if max(window.size) > FINE * view.size:  # what the model was too coarse to see stays: the grain of a surface, say
-        before = _resized(_resized(before, (view.size, view.size)), window.size)
+    before = seen_by_model(native[window.slices], model_input.channels, model_input.value_range)
+    if max(window.size) > FINE * model_input.size:  # finer structure, such as a grain, stays
+        before = _resized(_resized(before, (model_input.size, model_input.size)), window.size)
     change = _resized(image.cpu().float(), window.size) - before
-    return changed(native, change * torch.from_numpy(opacity).float(), window.slices, view.value_range)
+    return changed(native, change * torch.from_numpy(opacity).float(), window.slices, model_input.value_range)
 
 
 def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:

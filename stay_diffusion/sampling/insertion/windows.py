@@ -74,7 +74,7 @@ def margin_of(box: Sequence[float], share: float) -> int:
 
 
 def windows_of(
-    boxes: Sequence[Sequence[float]], margins: Sequence[int], picture: tuple[int, int], native: tuple[float, float]
+    boxes: NDArray, margins: Sequence[int], picture: tuple[int, int], native: tuple[float, float]
 ) -> list[Window]:
     """Windows that hold every box with its margin, near ones together, in the order of their first boxes.
 

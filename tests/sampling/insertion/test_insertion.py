@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from stay_diffusion.config import SampleConfig
 from stay_diffusion.data.annotations import Box, ImageRecord, RelativeBox, Vocabulary
 from stay_diffusion.data.native import read_native, to_picture
 from stay_diffusion.layouts.items import LayoutItem
 from stay_diffusion.sampling.generate import image_generators
-from stay_diffusion.sampling.insertion.canvas import View
+from stay_diffusion.sampling.insertion.canvas import ModelInput
 from stay_diffusion.sampling.insertion.good_images import in_turn, pair
-from stay_diffusion.sampling.insertion.insert import count_new, insert
+from stay_diffusion.sampling.insertion.insert import Inserter, count_new
 
 VOCABULARY = Vocabulary(("spot", "line"), ("A", "B"))
-VIEW = View(32, 1, "object", 0.25)
+MODEL_INPUT = ModelInput(32, 1, "object", 0.25)
 LAYOUT = LayoutItem(
     "layout", "A", (RelativeBox("spot", 0.2, 0.3, 0.3, 0.4), RelativeBox("line", 0.7, 0.6, 0.8, 0.9)), "test"
 )
@@ -33,10 +34,15 @@ def inverted(calls, layout, known, keep, generators):
     return torch.where(keep, known, torch.where(known > 0, -1.0, 1.0))
 
 
-def inserted(items, view=VIEW, **options):
+def inserted(items, model_input=MODEL_INPUT, **options):
     calls = []
     fill = partial(inverted, calls)
-    return insert(items, image_generators(0, range(len(items))), fill, VOCABULARY, view, 0.15, **options), calls
+    inserter = inserter_of(fill, model_input, **options)
+    return inserter.insert(items, image_generators(0, range(len(items)))), calls
+
+
+def inserter_of(fill, model_input=MODEL_INPUT, accept=None, **options):
+    return Inserter(fill, VOCABULARY, model_input, SampleConfig(**options), accept)
 
 
 def outside_of(item, margin=0.15, least=4):
@@ -56,7 +62,7 @@ def outside_of(item, margin=0.15, least=4):
 @pytest.mark.parametrize("policy", ["object", "resize", "center"])
 def test_all_pixels_outside_of_the_boxes_and_their_margins_stay_to_the_bit(tmp_path, shape, dtype, channels, policy):
     (item,) = pair([picture(tmp_path, shape, dtype)], 1, in_turn([LAYOUT]))
-    (canvas,), _ = inserted([item], View(32, channels, policy, 0.25))
+    (canvas,), _ = inserted([item], ModelInput(32, channels, policy, 0.25))
     stays = outside_of(item)
     assert canvas.picture.dtype == dtype and canvas.picture.shape == shape
     assert np.array_equal(canvas.picture[stays], canvas.source[stays])
@@ -123,7 +129,7 @@ def test_good_parts_have_the_same_noise_and_all_objects_but_the_new_ones(tmp_pat
     there = (Box("line", 30, 30, 40, 34),)
     new = LayoutItem("new", None, (RelativeBox("spot", 0.2, 0.42, 0.28, 0.5),), "test")
     (item,) = pair([picture(tmp_path, boxes=there)], 1, in_turn([new]))
-    (canvas,), calls = inserted([item], with_good_parts=True)
+    (canvas,), calls = inserted([item], masks=True)
     with_objects, without = calls
     assert with_objects[3] == without[3]
     assert with_objects[0].labels.tolist() == [[2, 1]] and without[0].labels.tolist() == [[2]]
@@ -138,8 +144,8 @@ def test_pictures_do_not_depend_on_their_batch(tmp_path):
     def noisy(layout, known, keep, generators):
         return torch.where(keep, known, torch.stack([torch.randn(1, 32, 32, generator=g) for g in generators]))
 
-    together = insert(items, image_generators(0, range(3)), noisy, VOCABULARY, VIEW, 0.15)
-    alone = [insert([item], image_generators(0, [i]), noisy, VOCABULARY, VIEW, 0.15)[0] for i, item in enumerate(items)]
+    together = inserter_of(noisy).insert(items, image_generators(0, range(3)))
+    alone = [inserter_of(noisy).insert([item], image_generators(0, [i]))[0] for i, item in enumerate(items)]
     assert all(np.array_equal(a.picture, b.picture) for a, b in zip(together, alone, strict=True))
 
 
@@ -153,7 +159,7 @@ def test_a_colour_picture_keeps_its_colours_under_a_grey_model(tmp_path):
     def darker(layout, known, keep, generators):
         return torch.where(keep, known, known - 0.2)
 
-    (canvas,) = insert([item], image_generators(0, [0]), darker, VOCABULARY, VIEW, 0.15)
+    (canvas,) = inserter_of(darker).insert([item], image_generators(0, [0]))
     assert np.abs(canvas.picture[30, 30] - np.array([174.5, 24.5, 0])).max() <= 0.5
 
 
@@ -173,7 +179,7 @@ def test_what_is_refused_is_drawn_again_and_at_last_left_out(tmp_path):
         asked.append(window.objects)
         return window.objects == (1,) and asked.count((1,)) == 2
 
-    (canvas,), calls = inserted([item], accept=accept, most_attempts=3)
+    (canvas,), calls = inserted([item], accept=accept, max_attempts=3)
     assert asked == [(0,), (0,), (0,), (1,), (1,)] and canvas.redrawn == 4
     assert [box.label for box in canvas.objects] == ["line"]
     assert len({call[3][0] for call in calls}) == len(calls)  # with other noise each time
@@ -188,9 +194,7 @@ def test_a_good_part_has_none_of_the_new_objects(tmp_path):
     def white_objects_on_black(layout, known, keep, generators):
         return torch.where(keep, known, torch.where(layout.valid.any(dim=1), 1.0, -1.0)[:, None, None, None])
 
-    (canvas,) = insert(
-        [item], image_generators(0, [0]), white_objects_on_black, VOCABULARY, VIEW, 0.15, with_good_parts=True
-    )
+    (canvas,) = inserter_of(white_objects_on_black, masks=True).insert([item], image_generators(0, [0]))
     for box in LAYOUT.objects:
         inside = np.s_[int(box.y0 * 90) + 1 : int(box.y1 * 90), int(box.x0 * 120) + 1 : int(box.x1 * 120)]
         assert (canvas.picture[inside] == 255).all() and (canvas.good_part[inside] == 0).all()
