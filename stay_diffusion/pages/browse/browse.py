@@ -1,4 +1,4 @@
-"""Pictures of a data set as the network sees them, and what became of everything that is drawn on them."""
+"""Pictures of a data set as the network sees them, and the fate of everything that is annotated on them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,14 +14,13 @@ from ...data.checks import SMALLEST_SIDE
 from ...data.images import read_image, to_pil
 from ...data.samples import LayoutDataset, Sample, Seen
 from ...sampling.preview import draw_map
+from ..render import Corners
 
 THUMBNAIL = 512  # pixels of the longer side of an original
 LOST = {"crop": "lost to the crop", "pixel": "smaller than a pixel", "max_objects": "over --max_objects"}
 
-Corners = tuple[float, float, float, float]
 
-
-class Drawn(NamedTuple):
+class AnnotatedBox(NamedTuple):
     """One annotated object: its box in pixels of the file, and in [0, 1] of what the network sees, if there.
 
     `label` is 1..K; `share` is how much of its area the crop shows, `sides` are width and height of that in the
@@ -40,7 +39,7 @@ class Drawn(NamedTuple):
         return not self.lost and min(self.sides) < SMALLEST_SIDE
 
 
-class View(NamedTuple):
+class Draw(NamedTuple):
     """One draw of a picture: where it was cut, in pixels of the file, and its objects.
 
     Of a label map that the network sees, `shares` are the shares of the pixels by label, and there are no objects.
@@ -49,11 +48,11 @@ class View(NamedTuple):
     epoch: int
     window: Corners
     mirrored: bool
-    objects: tuple[Drawn, ...] = ()
+    objects: tuple[AnnotatedBox, ...] = ()
     shares: dict[int, float] | None = None
 
     @property
-    def shown(self) -> list[Drawn]:
+    def shown(self) -> list[AnnotatedBox]:
         return [drawn for drawn in self.objects if not drawn.lost]
 
     @property
@@ -61,7 +60,8 @@ class View(NamedTuple):
         return {drawn.label for drawn in self.shown} | set(self.shares or ())
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True)
+class Entry:
     """One picture of a split: its place there, name, size in pixels, product 1..P or 0, and its draws."""
 
     index: int
@@ -69,7 +69,32 @@ class Entry(NamedTuple):
     width: int
     height: int
     product: int
-    views: tuple[View, ...]
+    views: tuple[Draw, ...]
+
+    @property
+    def labels(self) -> list[int]:
+        return sorted(set().union(*(view.labels for view in self.views)))
+
+    @property
+    def states(self) -> list[str]:
+        """What the page's filter can ask for: "empty", "lost", "tiny"."""
+        boxes = [box for view in self.views for box in view.objects]
+        found = {"lost": any(box.lost for box in boxes), "tiny": any(box.is_tiny for box in boxes)}
+        found["empty"] = not all(view.labels for view in self.views)
+        return sorted(state for state, is_there in found.items() if is_there)
+
+    @property
+    def originals(self) -> list[tuple[AnnotatedBox, bool]]:
+        """Its annotated boxes, and whether every draw has lost them."""
+        draws = zip(*(view.objects for view in self.views), strict=True)
+        return [(boxes[0], all(box.lost for box in boxes)) for boxes in draws]
+
+    def is_whole(self, view: Draw) -> bool:
+        return tuple(view.window) == (0, 0, self.width, self.height)
+
+    def in_shares(self, corners: Corners) -> Corners:
+        x0, y0, x1, y1 = corners
+        return x0 / self.width, y0 / self.height, x1 / self.width, y1 / self.height
 
 
 @dataclass
@@ -92,7 +117,7 @@ class Tally:
     def of(cls, entries: Sequence[Entry]) -> "Tally":
         tally = cls(pictures=len(entries))
         for entry in entries:
-            tally.with_label.update(set().union(*(view.labels for view in entry.views)))
+            tally.with_label.update(entry.labels)
             for view in entry.views:
                 tally.drawn += len(view.objects)
                 tally.lost.update(drawn.lost for drawn in view.objects if drawn.lost)
@@ -133,13 +158,14 @@ def look(dataset: LayoutDataset, index: int, epochs: int, name: str) -> tuple[En
     original = original.convert("L" if original.mode == "F" else "RGB").convert("RGB")
     original.thumbnail((THUMBNAIL, THUMBNAIL))
     views = tuple(
-        _view(dataset, epoch, each, sample) for epoch, (each, sample) in enumerate(zip(seen, samples, strict=True))
+        _draw(dataset, epoch, each, sample) for epoch, (each, sample) in enumerate(zip(seen, samples, strict=True))
     )
     return Entry(index, name, width, height, samples[0].product, views), samples, original
 
 
 def picture_of_map(sample: Sample, classes: tuple[str, ...]) -> Image.Image:
     """A sample's label map in its classes' colours, edges of instances white."""
+    assert sample.semantic_map is not None
     labels, edges = sample.semantic_map.numpy()
     colours = np.array(draw_map(labels, classes, len(labels)))
     colours[edges > 0] = 255
@@ -151,12 +177,13 @@ def picture_of(sample: Sample) -> Image.Image:
     return to_pil(sample.image)
 
 
-def _view(dataset: LayoutDataset, epoch: int, seen: Seen, sample: Sample) -> View:
+def _draw(dataset: LayoutDataset, epoch: int, seen: Seen, sample: Sample) -> Draw:
     boxes, labels, cut, chosen, _ = seen
     if dataset.layout_kind == "map":
+        assert sample.semantic_map is not None
         found, counts = torch.unique(sample.semantic_map[0], return_counts=True)
         shares = zip(found.tolist(), (counts / counts.sum()).tolist(), strict=True)
-        return View(epoch, cut.window, cut.mirrored, shares=dict(shares))
+        return Draw(epoch, cut.window, cut.mirrored, shares=dict(shares))
 
     size, boxes = dataset.image_size, boxes.reshape(-1, 4)
     placed = transforms.map_boxes(boxes, cut.window)  # not mirrored: sides and areas are the same
@@ -169,7 +196,7 @@ def _view(dataset: LayoutDataset, epoch: int, seen: Seen, sample: Sample) -> Vie
         lost[i] = "" if place in chosen else "max_objects"
         places[i] = tuple(cut.boxes[place].tolist())
     objects = tuple(
-        Drawn(
+        AnnotatedBox(
             label=int(labels[i]),
             box=tuple(boxes[i].tolist()),
             seen=None if lost[i] else places[i],
@@ -179,4 +206,4 @@ def _view(dataset: LayoutDataset, epoch: int, seen: Seen, sample: Sample) -> Vie
         )
         for i in range(len(boxes))
     )
-    return View(epoch, cut.window, cut.mirrored, objects)
+    return Draw(epoch, cut.window, cut.mirrored, objects)

@@ -12,7 +12,7 @@ from ...layouts import statistics_file as layout_statistics_file
 from ...layouts.items import LayoutItem
 from ...run.checkpoint import config_beside
 from ...sampling.results import ResultsFolder
-from ..markup import Corners
+from ..render import Corners
 
 OF_ONE_IMAGE = ("index", "stem", "file", "layout", "asked", "source", "source_image", "attempt", "redrawn", "quality")
 OF_ONE_IMAGE += ("mask", "masks")
