@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from stay_diffusion.run.checkpoint import atomic_write
+from stay_diffusion.run.checkpoint import write_text
 
 
 def replace_section(file: Path, name: str, text: str) -> None:
     """Puts `text` between `<!-- NAME -->` and `<!-- /NAME -->`; ValueError where the file has not both once."""
     before, after = around_section(file, name)
     marked = f"<!-- {name} -->\n\n{text.strip()}\n\n<!-- /{name} -->"
-    atomic_write(file, lambda opened: opened.write(f"{before}{marked}{after}".encode()))
+    write_text(file, f"{before}{marked}{after}")
 
 
 def around_section(file: Path, name: str) -> tuple[str, str]:

@@ -26,11 +26,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from counting import operations, peak_bytes
 from document import around_section, replace_section
-from line_chart import Panel, svg
+from line_chart import logarithmic_panel
 from measuring import AT_MOST, Row, in_turn, machine, ratio, same
 from subjects import NETWORKS, Network, Sampling, Training
 
-from stay_diffusion.run.checkpoint import atomic_write
+from stay_diffusion.pages.svg import draw
+from stay_diffusion.run.checkpoint import write_text
 from stay_diffusion.system.command import run_command
 
 CPU = torch.device("cpu")
@@ -136,12 +137,12 @@ def as_chart(series: Series, points: Sequence[Point]) -> str:
     def lines(value: Callable[[Point], float]) -> dict:
         return {kind: [(p.x, value(p)) for p in points if p.kind == kind] for kind in KINDS}
 
-    panels = [
-        Panel("ms a step", lines(lambda p: 1000 * p.seconds)),
-        Panel("GFLOP a step, counted", lines(lambda p: p.operations / 1e9)),
-        Panel("MB a step adds", lines(lambda p: p.peak / 1e6)),
-    ]
-    return svg(panels, series.what_is_x)
+    values = {
+        "ms a step": lines(lambda p: 1000 * p.seconds),
+        "GFLOP a step, counted": lines(lambda p: p.operations / 1e9),
+        "MB a step adds": lines(lambda p: p.peak / 1e6),
+    }
+    return draw([logarithmic_panel(title, of_kinds, series.what_is_x) for title, of_kinds in values.items()])
 
 
 def rows(rounds: int = 7, network: str = "S", batch_size: int = 4) -> list[Row]:
@@ -225,7 +226,7 @@ def main() -> int:
         if not arguments.doc:
             return ""
         file = arguments.assets / f"{name}.svg"
-        atomic_write(file, lambda opened: opened.write(drawn.encode()))
+        write_text(file, drawn)
         place = os.path.relpath(file.resolve(), arguments.doc.resolve().parent)
         return f"![time, operations and memory]({place})\n"
 

@@ -30,7 +30,7 @@ import training_step
 from document import around_section, replace_section
 from measuring import Row, machine, table
 
-from stay_diffusion.run.checkpoint import atomic_write
+from stay_diffusion.run.checkpoint import write_text
 from stay_diffusion.system.command import run_command
 from stay_diffusion.system.device import keep_freed_memory
 
@@ -138,7 +138,7 @@ def main() -> int:
     if not arguments.small:
         told = kept | {"machine": about, "rows": [dataclasses.asdict(row) | {"verdict": row.verdict} for row in found]}
         RESULTS.mkdir(exist_ok=True)
-        atomic_write(file, lambda opened: opened.write((json.dumps(told, indent=2) + "\n").encode()))
+        write_text(file, json.dumps(told, indent=2) + "\n")
         print(f"\nwritten: {file}")
     return 0 if arguments.small or all(row.verdict != "missed" for row in found) else 1
 

@@ -1,6 +1,6 @@
-"""The whole road in one command: data, training, sampling with labels, measures. `demo.py full` or `demo.py small`.
+"""Run the whole chain: data, training, sampling with labels, measures. `demo.py full` or `demo.py small`.
 
-Every step is a command that is printed before it runs, and each takes up what an earlier run of it left.
+Every step is a command that is printed before it runs; running the demo again resumes where it stopped.
 """
 
 import csv
@@ -30,27 +30,22 @@ SIZES = {
     "small": Size(ROOT / "OUTPUT/demo_small", ROOT / "scripts/configs/synthetic_32.json", 64, 16, 24),
 }
 
-# Pictures for a detector: new layouts, all classes alike, some good parts; what is not as labelled is drawn again.
+# Images for a detector: new layouts, all classes alike, some good parts; images not as labelled are redrawn.
 AUGMENTED = ["--layouts", "sampled", "--class_balance", "uniform", "--good_parts", 0.1, "--reject_below", 0.3]
 AUGMENTED += ["--export", "vott,coco,voc,yolo", "--masks", True, "--report", True]
 
 
 def commands(size: Size) -> list[list]:
-    """What a user would type."""
-    python, out = sys.executable, size.folder
-    ema = "ema_" + json.loads(size.preset.read_text())["ema_rate"]
-    data, run, results = out / "data", out / "run", out / "results"
-    synthetic, train = ROOT / "datasets/synthetic_sdi.py", ROOT / "scripts/image_train.py"
-    sample, adherence = ROOT / "scripts/image_sample.py", ROOT / "evaluations/box_adherence.py"
+    """Return what a user would type after `stay-diffusion`."""
+    out = size.folder
+    weights = out / "run" / f"ema_{json.loads(size.preset.read_text())['ema_rate']}.pt"
+    sample = ["sample", "--model_path", weights, "--s", 1.5]
     return [
-        [python, synthetic, "--out", data, "--num_train", size.num_train, "--num_val", size.num_val],
-        [python, train, "--config", size.preset, "--data_dir", data, "--logdir", run],
-        [python, sample, "--model_path", run / f"{ema}.pt", "--results_path", results, "--s", 1.5],
-        [python, adherence, results],
-        [
-            *(python, sample, "--model_path", run / f"{ema}.pt", "--results_path", out / "augmented", "--s", 1.5),
-            *("--num_samples", size.num_augmented, *AUGMENTED),
-        ],
+        ["synthetic", "--out", out / "data", "--num_train", size.num_train, "--num_val", size.num_val],
+        ["train", "--config", size.preset, "--data_dir", out / "data", "--logdir", out / "run"],
+        [*sample, "--results_path", out / "results"],
+        ["box-adherence", out / "results"],
+        [*sample, "--results_path", out / "augmented", "--num_samples", size.num_augmented, *AUGMENTED],
     ]
 
 
@@ -60,9 +55,9 @@ def main(name: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # then subprocess.run ends the step it waits for
     for number, command in enumerate(steps, 1):
         words = [str(word) for word in command]
-        shown = ["python", *(word.removeprefix(f"{ROOT}/") for word in words[1:])]
+        shown = ["stay-diffusion", *(word.removeprefix(f"{ROOT}/") for word in words)]
         print(f"\n[{number}/{len(steps)}] {shlex.join(shown)}", flush=True)
-        ended = subprocess.run(words, cwd=ROOT)
+        ended = subprocess.run([sys.executable, "-m", "stay_diffusion", *words], cwd=ROOT)
         if ended.returncode:
             return ended.returncode
 

@@ -32,7 +32,8 @@ def main() -> int:
     ratios = read_ratios(gain.ratios)
 
     # Imported only now, so that --help and mistyped flags answer at once.
-    from ..detector import gain_figures, gain_plot, gain_runs, gain_sets
+    from ..detector import gain_figures, gain_runs, gain_sets
+    from ..pages import gain_plot
     from ..run.checkpoint import lock, write_text
     from ..system.storage import make_folder
 

@@ -3,13 +3,14 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import growth
-import line_chart
 import pytest
 import torch
 from document import replace_section
 from growth import Point
-from line_chart import Panel, svg
+from line_chart import logarithmic_panel
 from subjects import NETWORKS, Training
+
+from stay_diffusion.pages.svg import draw
 
 
 def test_row_12_is_a_ratio_of_steps_of_the_same_weights():
@@ -51,19 +52,13 @@ def test_a_table_and_curves_show_what_was_measured():
 
 
 def test_tenfold_is_the_same_way_up_wherever_it_starts():
-    drawn = svg([Panel("title", {"line": [(1, 1), (10, 10), (100, 100)]})], "x")
+    drawn = draw([logarithmic_panel("title", {"line": [(1, 1), (10, 10), (100, 100)]}, "x")])
     root = ElementTree.fromstring(drawn)
     dots = [(float(c.get("cx")), float(c.get("cy"))) for c in root.iter("{http://www.w3.org/2000/svg}circle")]
     steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(dots)]
     assert steps[0] == pytest.approx(steps[1], abs=0.21)
     assert steps[0][0] > 0 > steps[0][1]
     assert len(set(re.findall(r'points="([^"]*)"', drawn))) == 1
-
-
-def test_ticks_enclose_the_values():
-    assert line_chart.ticks(1.5, 40) == [1, 2, 5, 10, 20, 50]
-    assert line_chart.ticks(2, 2000) == [1, 10, 100, 1000, 10000]
-    assert line_chart.ticks(3, 3) == [2, 5]
 
 
 def test_a_section_is_replaced_and_the_rest_of_the_document_stays(tmp_path):

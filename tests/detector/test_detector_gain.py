@@ -20,11 +20,11 @@ if importlib.util.find_spec("pycocotools") is None or importlib.util.find_spec("
 
 from stay_diffusion.commands import gain as script
 from stay_diffusion.detector import gain_figures as figures
-from stay_diffusion.detector import gain_plot as plot
 from stay_diffusion.detector import gain_runs as runs
 from stay_diffusion.detector import gain_sets as sets
 from stay_diffusion.detector.data import Example
 from stay_diffusion.detector.options import DetectorConfig, GainConfig
+from stay_diffusion.pages import gain_plot as plot
 
 SCRIPT = "evaluations/detector_gain.py"
 CLASSES = ["bright", "dark"]
@@ -230,8 +230,9 @@ def test_the_plot_shows_every_training_where_its_figure_is():
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [1.0, 1.0], [0.31, 0.32], [0.0, 1.0]])
 def test_an_axis_holds_its_values(values):
-    low, high, step = plot.axis(values)
-    assert 0 <= low <= min(values) and max(values) <= high <= 1.0001 and high - low >= step > 0
+    axis = plot.axis(values)
+    step = axis.ticks[1][0] - axis.ticks[0][0]
+    assert 0 <= axis.low <= min(values) and max(values) <= axis.high <= 1.0001 and axis.high - axis.low >= step > 0
 
 
 # What is refused
