@@ -1,4 +1,4 @@
-"""What the network predicts: noise, the clean image or v, each turned into the clean image.
+"""Predictions: noise, the clean image or v, each turned into the clean image.
 
 With a = alpha_bar_t: x_t = sqrt(a) x_start + sqrt(1 - a) noise, and v = sqrt(a) noise - sqrt(1 - a) x_start
 (arXiv 2202.00512). All arguments are tensors that broadcast against x_t (B, C, H, W).

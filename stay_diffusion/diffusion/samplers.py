@@ -5,7 +5,7 @@ A sampler takes a (respaced) diffusion, a model called as model(x_t, t, **model_
 from `draw_noise()`, which returns a standard normal (B, C, H, W), so that the caller decides whose generator it is.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .gaussian_diffusion import GaussianDiffusion, Model, PMeanVariance
 
-Noise = Callable[[], Tensor]
 NONE: Mapping = MappingProxyType({})  # no arguments for the model besides x and t
 
 
@@ -33,7 +32,7 @@ def ddim_step(
     return torch.where(t.view(-1, 1, 1, 1) == 0, mean, mean + sigma * noise)
 
 
-def ddpm(diffusion, model: Model, x: Tensor, draw_noise: Noise, clip_denoised=True, model_kwargs=NONE) -> Tensor:
+def ddpm(diffusion, model: Model, x: Tensor, draw_noise, clip_denoised=True, model_kwargs=NONE):
     """Ancestral sampling (arXiv 2006.11239, algorithm 2)."""
     for _, t in descending(diffusion, x):
         p = diffusion.p_mean_variance(model(x, diffusion.model_timesteps(t), **model_kwargs), x, t, clip_denoised)
@@ -41,23 +40,15 @@ def ddpm(diffusion, model: Model, x: Tensor, draw_noise: Noise, clip_denoised=Tr
     return x
 
 
-def ddim(
-    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=NONE, eta=0.0
-) -> Tensor:
+def ddim(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=NONE, eta=0.0):
     """DDIM (arXiv 2010.02502)."""
     for _, t in descending(diffusion, x):
         x_start = diffusion.denoise(model(x, diffusion.model_timesteps(t), **model_kwargs), x, t, clip_denoised)
-        noise = torch.zeros_like(x)
-        if eta:
-            assert draw_noise is not None, "eta asks for noise"
-            noise = draw_noise()
-        x = ddim_step(diffusion, x_start, x, t, noise, eta)
+        x = ddim_step(diffusion, x_start, x, t, draw_noise() if eta else torch.zeros_like(x), eta)
     return x
 
 
-def dpmpp_2m(
-    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=NONE
-) -> Tensor:
+def dpmpp_2m(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=NONE):
     """DPM-Solver++(2M), data prediction, second-order multistep (arXiv 2211.01095, algorithm 2).
 
     With l = log(sqrt(a) / sqrt(1 - a)) and h the step in l: x <- (s'/s) x - sqrt(a') (e^-h - 1) D, where D extrapolates
@@ -77,9 +68,7 @@ def dpmpp_2m(
     raise AssertionError("a diffusion has at least one step")
 
 
-def heun(
-    diffusion, model: Model, x: Tensor, draw_noise: Noise | None = None, clip_denoised=True, model_kwargs=NONE
-) -> Tensor:
+def heun(diffusion, model: Model, x: Tensor, draw_noise=None, clip_denoised=True, model_kwargs=NONE):
     """Heun's second-order steps in sigma / sqrt(a) (arXiv 2206.00364, algorithm 1): two calls a step, one at last."""
     for i, t in descending(diffusion, x):
         x_start = diffusion.denoise(model(x, diffusion.model_timesteps(t), **model_kwargs), x, t, clip_denoised)

@@ -58,12 +58,12 @@ class Compiled(nn.Module):
 
 
 def compiled(model: nn.Module, wanted: bool) -> nn.Module:
-    """The network as --compile says: compiled, or itself."""
+    """Compile the network, if --compile says so."""
     return Compiled(model) if wanted else model
 
 
 def padded(layout: Layout) -> Layout:
-    """The layout with padding objects, up to 14, 30, 62, 126 ...
+    """Pad the layout with objects that count for nothing, up to 14, 30, 62, 126 ...
 
     Where each object has a code of its own, these make with background and ones 16, 32, 64, 128 rows in the norms'
     products, none of them for nothing.
@@ -74,14 +74,14 @@ def padded(layout: Layout) -> Layout:
     return layout.pad(rows - USED_ROWS)
 
 
-def padded_number(pictures: int, most: int) -> int:
-    """The next power of two, `most` at most: how many pictures are drawn where so many are wanted."""
-    return min(1 << (pictures - 1).bit_length(), max(most, pictures))
+def padded_number(images: int, most: int) -> int:
+    """The number of images to draw in place of `images`, so that shapes repeat: the next power of two up to `most`."""
+    return min(1 << (images - 1).bit_length(), max(most, images))
 
 
 @contextlib.contextmanager
 def _settings():
-    """The backward pass is compiled with the forward pass, so that both fail before anything has run."""
+    """Compile the backward pass with the forward pass, so that both fail before anything has run."""
     from torch._dynamo import config as dynamo
     from torch._functorch import config as functorch
 

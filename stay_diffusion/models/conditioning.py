@@ -47,7 +47,7 @@ class Conditioning:
         return WEIGHTS[self.weighting](resize_masks(self.masks, size), self.order).flatten(2)
 
     def code_weights(self, size: tuple[int, int]) -> Tensor:
-        """The same shares (B, N+1, H*W) of each code: where objects of a class share one, their sum."""
+        """The share (B, N+1, H*W) of each code: where objects of a class share one, their sum."""
         weights = self.weights(size)  # B O+1 HW
         if self.shared_by is None:
             return weights

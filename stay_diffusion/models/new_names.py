@@ -10,7 +10,7 @@ State = dict[str, Tensor]
 
 
 class Rows(NamedTuple):
-    """Where a tensor has its row for each name: of which names, after how many other rows, along which dimension."""
+    """A tensor's rows for names: the kind of names, the number of other rows before them, and the dimension."""
 
     names: str
     first: int

@@ -13,7 +13,7 @@ class ObjectCodes(nn.Module):
     """Codes w = [z; Embedding(label)], the background's from the product.
 
     `z_mode` "off" leaves z out. "prior" draws z ~ N(0, I) per object, as the thesis does; under the diffusion loss z is
-    independent of the picture, so a trained network ignores it: it is there for fidelity only.
+    independent of the image, so a trained network ignores it: it is there for fidelity only.
     """
 
     def __init__(self, num_classes: int, num_products: int, z_mode: str = "off"):
@@ -38,6 +38,6 @@ class ObjectCodes(nn.Module):
         return codes
 
     def of_classes(self, codes: Tensor) -> Tensor:
-        """Codes (B, K+1, D) of all classes and each picture's background, where there is no z: codes (B, O+1, D)."""
+        """Codes (B, K+1, D) of all classes and each image's background, where there is no z: codes (B, O+1, D)."""
         classes = self.label_embedding.weight[1:].expand(len(codes), -1, -1)  # B K 180
         return torch.cat([classes, codes[:, -1:]], dim=1)

@@ -56,7 +56,7 @@ def box_indicator(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def at_least_one_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The same boxes, widened about their centres to at least one pixel of the canvas."""
+    """Widen boxes about their centres to at least one pixel of the canvas."""
     # A hair more than a pixel: rounding must not leave a box between two pixel centres.
     smallest = boxes.new_tensor([1.001 / size[1], 1.001 / size[0]])
     centre, side = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]

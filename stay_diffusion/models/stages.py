@@ -73,7 +73,8 @@ class StageBuilder:
 
     def decoder(self, skips: list[int]) -> tuple[nn.ModuleList, list[int]]:
         """Build the decoder's stages for skip connections of so many channels, and say how many each stage gives."""
-        stages, widths, channels = [], [], skips[-1]
+        stages: list[Stage] = []
+        widths, channels = [], skips[-1]
         for level in reversed(range(len(self.config.channel_multipliers))):
             for i in range(self.config.num_res_blocks + 1):
                 blocks = self.blocks(channels + skips[-1 - len(stages)], level)

@@ -1,4 +1,4 @@
-"""Pictures for people: layouts drawn with class-coloured boxes, contact sheets, training previews."""
+"""Images for people: layouts drawn with class-coloured boxes, contact sheets."""
 
 import colorsys
 import unicodedata
@@ -17,7 +17,7 @@ COLOURS = (
 )  # fmt: skip
 GAP, CAPTION = 4, 14
 SWATCH = 24  # pixels that a legend's entry takes besides its name
-CELL, LEAST_CELL = 256, 192  # pixels: a picture's longer side in a contact sheet
+CELL, LEAST_CELL = 256, 192  # pixels: an image's longer side in a contact sheet
 CUT_OFF = 0.1  # per cent of the pixels, at either end, that need not differ in a deep grey that is shown
 
 Colour = tuple[int, int, int]
@@ -34,7 +34,7 @@ def colour_of(label: str, classes: Sequence[str]) -> Colour:
 
 
 def draw_boxes(image: Image.Image, objects: Sequence[RelativeBox], classes: Sequence[str], side: int) -> Image.Image:
-    """The picture fitted into side x side, with the outlines of its boxes (in [0, 1]) just outside them."""
+    """Fit an image into side x side, and draw the outlines of its boxes just outside them."""
     canvas = fit(image, side)
     draw, (width, height) = ImageDraw.Draw(canvas), canvas.size
     for box in objects:
@@ -46,7 +46,7 @@ def draw_boxes(image: Image.Image, objects: Sequence[RelativeBox], classes: Sequ
 
 
 def draw_layout(objects: Sequence[RelativeBox], classes: Sequence[str], size: tuple[int, int]) -> Image.Image:
-    """The layout alone, width x height: filled class-coloured boxes on black, the smallest on top."""
+    """Draw the layout alone, width x height: filled class-coloured boxes on black, the smallest on top."""
     width, height = size
     canvas = Image.new("RGB", size)
     draw = ImageDraw.Draw(canvas)
@@ -59,7 +59,7 @@ def draw_layout(objects: Sequence[RelativeBox], classes: Sequence[str], size: tu
 
 
 def draw_map(labels: np.ndarray, classes: Sequence[str], side: int) -> Image.Image:
-    """A label map (H, W) in its classes' colours; 0 is black."""
+    """Draw a label map (H, W) in its classes' colours; 0 is black."""
     colours = np.array([(0, 0, 0), *(colour_of(name, classes) for name in classes)], dtype=np.uint8)
     return fit(Image.fromarray(colours[labels]), side)
 
@@ -70,7 +70,7 @@ def classes_of(labels: np.ndarray, classes: Sequence[str]) -> set[str]:
 
 
 def fit(image: Image.Image, side: int) -> Image.Image:
-    """RGB, its longer side `side`: enlarged so that every pixel is still visible, or shrunk."""
+    """Make an image RGB, its longer side `side`: enlarged so that every pixel is still visible, or shrunk."""
     longest = max(image.size)
     width, height = (max(1, round(length * side / longest)) for length in image.size)
     # Deep greys as floats: Pillow shrinks no others.
@@ -79,13 +79,13 @@ def fit(image: Image.Image, side: int) -> Image.Image:
 
 
 def cell_side(images: Iterable[Image.Image]) -> int:
-    """The longer side at which pictures stand in one sheet: whole multiples of small ones, large ones shrunk."""
+    """The longer side at which images stand in one sheet: whole multiples of small ones, large ones shrunk."""
     longest = max(max(image.size) for image in images)
     return longest * max(1, LEAST_CELL // longest) if longest <= CELL else CELL
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """8 bits and three channels; a grey of more bits from its own darkest to its own brightest."""
+    """Convert to 8 bits and three channels; a grey of more bits from its own darkest to its own brightest."""
     if image.mode not in WHITE:
         return image.convert("RGB")
     values = np.asarray(image).astype(np.float64)
@@ -103,9 +103,9 @@ def legend(seen: Iterable[str], classes: Sequence[str]) -> dict[str, Colour]:
 def contact_sheet(
     rows: Sequence[Sequence[Image.Image]], captions: Sequence[str], colours: dict[str, Colour], columns: int = 4
 ) -> Image.Image:
-    """Groups of pictures side by side, `columns` groups to a line, under a legend of `colours`.
+    """Lay groups of images side by side, `columns` groups to a line, under a legend of `colours`.
 
-    Every picture stands in the middle of a cell that holds the largest.
+    Every image stands in the middle of a cell that holds the largest.
     """
     cells, per_group = [cell for row in rows for cell in row], max(map(len, rows))
     cell_width, cell_height = max(cell.width for cell in cells), max(cell.height for cell in cells)
@@ -128,7 +128,7 @@ def contact_sheet(
 
 
 def _places(widths: Sequence[int], line_width: int) -> tuple[list[tuple[int, int]], int]:
-    """Where entries go, x and y, on lines of `line_width`; the height of all lines."""
+    """Place entries, x and y, on lines of `line_width`; return their places and the height of all lines."""
     places, x, y = [], GAP, 0
     for width in widths:
         if x > GAP and x + width > line_width:
@@ -139,5 +139,5 @@ def _places(widths: Sequence[int], line_width: int) -> tuple[list[tuple[int, int
 
 
 def _plain(text: str) -> str:
-    """What Pillow's own font can show: letters without their accents."""
+    """Strip accents, which Pillow's own font cannot show."""
     return unicodedata.normalize("NFKD", text.replace("ß", "ss")).encode("ascii", "ignore").decode()

@@ -51,7 +51,7 @@ def _whole_images(sample: SampleConfig, config: RunConfig) -> list[LayoutItem]:
     else:
         records = read_folder(storage.local(place), vocabulary.products, flag)
     if sample.layouts == "sampled":
-        layout_for = _sampled(sample, config)
+        layout_for = _draw_for_images(sample, config)
     elif sample.layouts in SPLITS:
         layout_for = in_turn(whole_layouts(_records(config, sample.layouts), vocabulary))
     else:
@@ -59,8 +59,8 @@ def _whole_images(sample: SampleConfig, config: RunConfig) -> list[LayoutItem]:
     return pair(records, sample.num_samples, layout_for)
 
 
-def _sampled(sample: SampleConfig, config: RunConfig) -> LayoutFor:
-    """Layouts drawn for a picture, at places where it looks as it does around the data's own objects."""
+def _draw_for_images(sample: SampleConfig, config: RunConfig) -> LayoutFor:
+    """Draw layouts for an image, at places where it looks as it does around the data's own objects."""
     sampler = layout_sampler(sample, config, "whole")
     value_range = config.data.black_and_white
     surroundings = Surroundings.of(_records(config, "train"), config.data.random_flip, sample.seed, value_range)
@@ -75,9 +75,9 @@ def _sampled(sample: SampleConfig, config: RunConfig) -> LayoutFor:
 
 
 def layout_sampler(sample: SampleConfig, config: RunConfig, kind: str) -> LayoutSampler:
-    """What draws layouts like the training data's, as "seen" in training or of "whole" pictures.
+    """Draw layouts like the training data's, as "seen" in training or of "whole" images.
 
-    By the statistics in the run folder; where there are none, or of other data, by those of the training split.
+    The statistics are those in the run folder; where there are none, or of other data, those of the training split.
     """
     if config.model.layout_kind != "boxes":
         wants = "wants label maps: --layouts val or train" if config.model.layout_kind else "sees none"

@@ -1,4 +1,4 @@
-"""Every so often during training: real pictures, their layouts, and what the averaged weights make of them."""
+"""Previews during training: real images, their layouts, and samples of the averaged weights."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ PREVIEW_RESPACING = "logsnr20"
 
 
 class TrainingPreview:
-    """Writes previews/NNNNNN.png of the same layouts and seeds each time, and logs the samples' channel means.
+    """Write previews/NNNNNN.png of the same layouts and seeds each time, and log the samples' channel means.
 
     Several processes make the samples together, so that none waits for another's.
     """
@@ -57,7 +57,9 @@ class TrainingPreview:
         rows, seen = [], set()
         for item, image in zip(self.items, images, strict=True):
             real = item.real()
+            assert real is not None
             if item.is_map:
+                assert real.semantic_map is not None
                 labels = real.semantic_map[0].numpy()
                 layout, sample = draw_map(labels, classes, side), fit(to_pil(image), side)
                 seen |= classes_of(labels, classes)
@@ -73,11 +75,12 @@ class TrainingPreview:
 
 
 def draw_batch(images: Tensor, layout: Layout, dataset: LayoutDataset) -> Image.Image:
-    """A contact sheet of a data set's pictures (B, C, S, S) with their products and boxes, or beside their maps."""
+    """Draw a contact sheet of a data set's images (B, C, S, S) with their products and boxes, or beside their maps."""
     side, names = images.shape[-1] * max(1, 192 // images.shape[-1]), dataset.vocabulary
     rows, captions, seen = [], [], set()
     for i, (image, product) in enumerate(zip(images, layout.product.tolist(), strict=True)):
         if dataset.layout_kind == "map":
+            assert layout.semantic_map is not None
             labels = layout.semantic_map[i, 0].numpy()
             rows.append([fit(to_pil(image), side), draw_map(labels, names.classes, side)])
             seen |= classes_of(labels, names.classes)

@@ -1,4 +1,4 @@
-"""Weak masks: which pixels the objects of a layout changed, found by comparison with the same picture without them.
+"""Weak masks: the pixels that objects of a layout changed, found by comparison with the same image without them.
 
 Nobody has drawn them: they are as good as the model keeps to its boxes, and miss what looks like the surface around it.
 """
@@ -23,9 +23,9 @@ Bools = NDArray[np.bool_]
 
 
 def find(drawn: Image.Image, good: Image.Image, objects: Sequence[RelativeBox]) -> Bools:
-    """One mask per object, (n, H, W), from a picture and the same seed's good part, boxes in [0, 1].
+    """Find one mask per object, (n, H, W), from an image and the same seed's good part.
 
-    Objects that changed nothing have an empty one. ValueError for pictures of two sizes.
+    Objects that changed nothing have an empty one. ValueError for images of two sizes.
     """
     if drawn.size != good.size:
         raise ValueError(f"a picture of {drawn.size} pixels and its good part of {good.size} cannot be compared")
@@ -57,7 +57,7 @@ def find(drawn: Image.Image, good: Image.Image, objects: Sequence[RelativeBox]) 
         allowed[own[i]] = True
         inside = np.zeros(difference.shape, dtype=bool)
         inside[own[i]] = True
-        masks[i][window] = _cleaned(difference[window], allowed[window], inside[window], least, ndimage)
+        masks[i][window] = _clean_mask(difference[window], allowed[window], inside[window], least, ndimage)
     return masks
 
 
@@ -74,8 +74,8 @@ def codes(masks: Bools) -> list[dict]:
     return [coco_masks.encode(mask) for mask in masks]
 
 
-def _cleaned(difference: NDArray, allowed: Bools, inside: Bools, least: float, ndimage) -> Bools:
-    """Where the difference (h, w) stands out: holes filled; specks and parts mostly outside of the box gone."""
+def _clean_mask(difference: NDArray, allowed: Bools, inside: Bools, least: float, ndimage) -> Bools:
+    """Mask where the difference (h, w) stands out: holes filled; specks and parts mostly outside the box removed."""
     values = difference[allowed]
     if not values.size or values.max() <= least:
         return np.zeros(difference.shape, dtype=bool)

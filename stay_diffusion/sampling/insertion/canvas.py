@@ -35,18 +35,26 @@ class ModelInput:
         return cls(model.image_size, model.image_channels, data.crop_policy, data.min_visible, data.black_and_white)
 
     def window(self, width: int, height: int) -> tuple[float, float]:
-        """Width and height of a window at the scale that the model was trained on, in pixels of a picture."""
+        """Width and height of a window at the scale that the model was trained on, in pixels of an image."""
         if self.crop_policy == "object":
             return self.size, self.size
         return (width, height) if self.crop_policy == "resize" else (min(width, height),) * 2
 
+    def seen(self, native: Native) -> Tensor:
+        """Pixels (C, h, w) in [-1, 1] of a part of an image, with the model's channels."""
+        return seen_by_model(native, self.channels, self.value_range)
+
+    def resized(self, image: Tensor) -> Tensor:
+        """Resize to the model's (C, S, S)."""
+        return _resized(image, (self.size, self.size))
+
 
 @dataclass
 class Canvas:
-    """A picture that objects go into, window after window, and beside it the same one without them.
+    """An image that objects go into, window after window, and beside it the same one without them.
 
     `boxes` (N, 4) in pixels are all of its objects; the first `num_before` are in the source already. `drawn` are the
-    places of those that are in the picture, `redrawn` counts windows that were not accepted.
+    places of those that are in the image, `redrawn` counts windows that were not accepted.
     """
 
     item: LayoutItem
@@ -77,9 +85,9 @@ class Canvas:
         return self.source.shape[1], self.source.shape[0]
 
     def layouts(self, window: Window, model_input: ModelInput, vocabulary: Vocabulary) -> tuple[tuple, tuple]:
-        """What a window is to show, as `Layout.collate` takes it: with its own objects, and without them.
+        """The layouts of a window, as `Layout.collate` takes them: with its own objects, and without them.
 
-        Those that are in the picture already and are seen in the window belong to both.
+        Those that are in the image already and are seen in the window belong to both.
         """
         own = [self.num_before + place for place in window.objects]
         boxes = map_boxes(self.boxes, window.area)
@@ -98,18 +106,17 @@ class Canvas:
         )
 
     def seen(self, window: Window, model_input: ModelInput) -> Tensor:
-        """A window as the model sees it, (C, S, S) in [-1, 1]."""
-        seen = seen_by_model(self.picture[window.slices], model_input.channels, model_input.value_range)
-        return _resized(seen, (model_input.size, model_input.size))
+        """Cut a window out as the model sees it, (C, S, S) in [-1, 1]."""
+        return model_input.resized(model_input.seen(self.picture[window.slices]))
 
     def opacity(self, window: Window) -> NDArray[np.float64]:
-        """How much of a window's pixels is drawn anew; nothing of other objects that are in the picture already."""
+        """The share of a window's pixels that is drawn anew: 0 on other objects that are in the image already."""
         opacity = window.opacity([self.margins[place] for place in window.objects], self.size)
         own = [self.num_before + place for place in window.objects]
         return np.where(window.covered(self.boxes[self.drawn]) & ~window.covered(self.boxes[own]), 0.0, opacity)
 
     def drawn_into(self, window: Window, image: Tensor, good_part: Tensor | None, model_input: ModelInput) -> "Canvas":
-        """The canvas with what the model has drawn (C, S, S) in a window of the picture, and of the good part."""
+        """Put what the model has drawn (C, S, S) into a window of the image, and of the good part."""
         opacity = self.opacity(window)
         return replace(
             self,
@@ -120,22 +127,22 @@ class Canvas:
 
     @property
     def objects(self) -> tuple[RelativeBox, ...]:
-        """What is in the picture, boxes in [0, 1]."""
+        """The objects in the image, in shares of its sides."""
         return tuple(self.item.objects[place] for place in sorted(self.drawn))
 
 
 def _painted(native: Native, window: Window, image: Tensor | None, opacity: NDArray, model_input: ModelInput) -> Native:
     if image is None:
         return native
-    before = seen_by_model(native[window.slices], model_input.channels, model_input.value_range)
+    before = model_input.seen(native[window.slices])
     if max(window.size) > FINE * model_input.size:  # finer structure, such as a grain, stays
-        before = _resized(_resized(before, (model_input.size, model_input.size)), window.size)
+        before = _resized(model_input.resized(before), window.size)
     change = _resized(image.cpu().float(), window.size) - before
     return changed(native, change * torch.from_numpy(opacity).float(), window.slices, model_input.value_range)
 
 
 def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic, without aliasing; the same picture where the size is right."""
+    """Resize by a bicubic filter without aliasing; an image of the right size stays as it is."""
     if image.shape[-2:] == size:
         return image
     return torch.nn.functional.interpolate(image[None], size=size, mode="bicubic", antialias=True)[0]

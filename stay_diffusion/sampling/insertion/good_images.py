@@ -1,4 +1,4 @@
-"""Which whole pictures objects are put into, and which objects into which."""
+"""Pairs of whole images and the objects that are put into them."""
 
 import logging
 from collections import defaultdict
@@ -17,9 +17,9 @@ LayoutFor = Callable[[int, ImageRecord], LayoutItem]
 
 
 def read_folder(folder: Path, products: Sequence[str], flag: str) -> list[ImageRecord]:
-    """The pictures below a folder, or one picture, taken as free of objects.
+    """Read the images below a folder, or one image, taken as free of objects.
 
-    The product is the name of a folder that a picture lies in, or the only one that there is.
+    The product is the name of a folder that an image lies in, or the only one that there is.
     """
     if not folder.exists():
         raise ValueError(f"--{flag} {folder}: no such file or folder")
@@ -41,7 +41,7 @@ def read_folder(folder: Path, products: Sequence[str], flag: str) -> list[ImageR
 
 
 def pair(records: Sequence[ImageRecord], num: int, layout_for: LayoutFor) -> list[LayoutItem]:
-    """`num` items (0: one for each picture), each a picture with what it has and what is put into it.
+    """Make `num` items (0: one for each image), each an image with what it has and what is put into it.
 
     An object that would lie on one that is there already is left out.
     """
@@ -57,7 +57,7 @@ def pair(records: Sequence[ImageRecord], num: int, layout_for: LayoutFor) -> lis
 
 
 def in_turn(layouts: Sequence[LayoutItem]) -> LayoutFor:
-    """Layouts one after the other; for a picture of a known product those of that product, if there are any."""
+    """Take layouts one after the other; for an image of a known product those of that product, if there are any."""
     of_product: dict[str | None, list[LayoutItem]] = defaultdict(list)
     for layout in layouts:
         of_product[layout.product].append(layout)
@@ -70,7 +70,7 @@ def in_turn(layouts: Sequence[LayoutItem]) -> LayoutFor:
 
 
 def whole_layouts(records: Sequence[ImageRecord], vocabulary: Vocabulary) -> list[LayoutItem]:
-    """All that is drawn on whole pictures, as layouts."""
+    """Turn all that is drawn on whole images into layouts."""
     items = []
     for record in records:
         if record.maps:

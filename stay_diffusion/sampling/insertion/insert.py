@@ -23,7 +23,7 @@ Accept = Callable[[Canvas, Window], bool]  # decides if the objects of a window,
 
 @dataclass(frozen=True)
 class Inserter:
-    """Draws objects into whole images by `fill`, window by window.
+    """Draw objects into whole images by `fill`, window by window.
 
     Windows of one image follow one another, each seeing what the earlier ones have drawn; those of all images go in
     batches. A window that `accept` refuses is drawn again, up to --max_attempts times in all, and then left as it was.

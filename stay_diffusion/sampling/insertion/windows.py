@@ -1,6 +1,6 @@
-"""Where defects enter a whole picture: what may change around their boxes, and the windows that the model sees.
+"""Windows of a whole image: the areas around boxes that may change, and what the model sees of them.
 
-Boxes and areas are x0 y0 x1 y1 in pixels of the picture, areas in whole ones.
+Boxes and areas are x0 y0 x1 y1 in pixels of the image, areas in whole ones.
 """
 
 import math
@@ -21,7 +21,7 @@ FEATHER = 0.5  # of the margin: what is nearer to the box is wholly drawn, the r
 
 @dataclass(frozen=True)
 class Window:
-    """What the model sees of a picture, and in it the areas around objects that may change, by their places."""
+    """A part of an image that the model sees, and in it the areas around objects that may change, by their places."""
 
     area: Area
     changing: tuple[Area, ...]
@@ -39,9 +39,9 @@ class Window:
         return y1 - y0, x1 - x0
 
     def opacity(self, margins: Sequence[int], picture: tuple[int, int]) -> NDArray[np.float64]:
-        """How much of each pixel (h, w) is drawn: 1 in and around boxes, falling to 0 at the edges of what may change.
+        """The share of each pixel (h, w) that is drawn: 1 in and around boxes, falling to 0 where nothing may change.
 
-        Not towards the picture's own edges: there is no seam. `margins` are those of the objects, `picture` its width
+        Not towards the image's own edges: there is no seam. `margins` are those of the objects, `picture` its width
         and height.
         """
         x0, y0, x1, y1 = self.area
@@ -53,7 +53,7 @@ class Window:
         return opacity
 
     def covered(self, boxes: NDArray) -> NDArray[np.bool_]:
-        """Which pixels (h, w) boxes (n, 4) cover, wholly or in part."""
+        """Mark the pixels (h, w) that boxes (n, 4) cover, wholly or in part."""
         x0, y0, _, _ = self.area
         covered = np.zeros(self.size, dtype=bool)
         for left, top, right, bottom in boxes - (x0, y0, x0, y0):
@@ -62,13 +62,13 @@ class Window:
         return covered
 
     def keep(self, opacity: NDArray, size: int) -> Tensor:
-        """Which of the model's pixels (1, size, size) are known: those of which nothing is drawn."""
+        """Mark the model's pixels (1, size, size) that are known: those of which nothing is drawn."""
         drawn = torch.from_numpy(opacity > 0)[None, None].float()
         return torch.nn.functional.adaptive_max_pool2d(drawn, (size, size))[0] == 0
 
 
 def margin_of(box: Sequence[float], share: float) -> int:
-    """By how many pixels more than its box an object may change the picture, on each side."""
+    """The pixels around its box, on each side, in which an object may change the image."""
     x0, y0, x1, y1 = box
     return max(LEAST_MARGIN, round(share * max(x1 - x0, y1 - y0)))
 
@@ -76,10 +76,10 @@ def margin_of(box: Sequence[float], share: float) -> int:
 def windows_of(
     boxes: NDArray, margins: Sequence[int], picture: tuple[int, int], native: tuple[float, float]
 ) -> list[Window]:
-    """Windows that hold every box with its margin, near ones together, in the order of their first boxes.
+    """Lay windows that hold every box with its margin, near ones together, in the order of their first boxes.
 
     `picture` is its width and height, `native` those of a window at the scale that the model knows. A window is larger
-    where its objects need it, and never leaves the picture.
+    where its objects need it, and never leaves the image.
     """
     groups: list[tuple[list[int], Area]] = []
     for i, (box, margin) in enumerate(zip(boxes, margins, strict=True)):
@@ -100,7 +100,7 @@ def windows_of(
 
 
 def changing_area(box: Sequence[float], margin: int, picture: tuple[int, int]) -> Area:
-    """What may change of a picture of width and height for an object in a box."""
+    """The area of an image of width and height that an object in a box may change."""
     x0, y0, x1, y1 = box
     width, height = picture
     return (
@@ -116,7 +116,7 @@ def _union(a: Area, b: Area) -> Area:
 
 
 def _fits(area: Area, native: tuple[float, float]) -> bool:
-    """Whether an area can be seen at the model's own scale, with something around it."""
+    """True if the model sees an area at its own scale, with context around it."""
     most = 1 - 2 * CONTEXT
     return area[2] - area[0] <= most * native[0] and area[3] - area[1] <= most * native[1]
 
@@ -133,7 +133,7 @@ def _around(area: Area, picture: tuple[int, int], native: tuple[float, float]) -
 
 
 def _ramp(centres: NDArray, low: int, high: int, slope: float, length: int) -> NDArray:
-    """From 0 at the edges of low .. high to 1 `slope` pixels inside, without a slope where the picture ends."""
+    """Rise from 0 at the edges of low .. high to 1 `slope` pixels inside, without a slope where the image ends."""
     from_low = np.full(centres.shape, np.inf) if low == 0 else centres - low
     from_high = np.full(centres.shape, np.inf) if high == length else high - centres
     inside = (centres > low) & (centres < high)
