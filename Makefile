@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each is complete on a fresh machine (Linux, Python 3.11+, make).
+# `make demo` and `make test` are complete on a fresh machine (Linux, Python 3.11+, make). CONTRIBUTING.md has the rest.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -8,7 +8,7 @@ DEMO   ?= full
 # CPU-only users may name a package index of CPU builds for torch: make setup TORCH_INDEX=URL
 TORCH_INDEX ?=
 
-.PHONY: setup demo test slow chaos bench style clean
+.PHONY: setup demo test slow chaos coverage bench style wheel clean
 
 setup: $(VENV)/installed
 
@@ -41,7 +41,20 @@ bench: setup
 style: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+# Statements and branches that the tests of `make test` run, their subprocesses included.
+coverage: setup
+	$(VENV)/bin/coverage erase
+	$(VENV)/bin/coverage run -m pytest -n auto --dist loadfile
+	$(VENV)/bin/coverage combine -q
+	$(VENV)/bin/coverage report
+
+# The wheel, installed into an empty environment: does every command explain itself there?
+wheel: setup
+	$(PIP) wheel --no-deps -w dist .
+	$(VENV)/bin/python -m pytest -m slow tests/test_packaging.py
 
 clean:
-	rm -rf build dist .pytest_cache .ruff_cache OUTPUT/demo OUTPUT/demo_small *.egg-info
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.* OUTPUT/demo OUTPUT/demo_small *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

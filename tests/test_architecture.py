@@ -7,12 +7,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "stay_diffusion"
 MODULES = sorted(path.relative_to(ROOT) for path in PACKAGE.rglob("*.py"))
-OUTSIDE = sorted(
-    path.relative_to(ROOT)
-    for folder in ("scripts", "evaluations", "datasets", "benchmarks", "studies")
-    for path in (ROOT / folder).rglob("*.py")
-)
+# What each folder outside the package may import besides the package.
+OUTSIDE_IMPORTS = {
+    "scripts": set(),
+    "evaluations": set(),
+    "datasets": set(),
+    "benchmarks": {"benchmarks"},
+    "studies": {"studies", "benchmarks"},
+}
+FOLDERS = {"stay_diffusion", "tests", *OUTSIDE_IMPORTS}
+OUTSIDE = sorted(path.relative_to(ROOT) for folder in OUTSIDE_IMPORTS for path in (ROOT / folder).rglob("*.py"))
 LONGEST = 250  # lines; past it a file usually holds two ideas
+LONGEST_FUNCTION = 60  # lines
 LONGEST_SHIM = 6
 
 # Tiers, highest first: a module imports its own room's modules and those of tiers below it, never above or beside it.
@@ -38,7 +44,7 @@ POSIX_ONLY = re.compile(
 
 
 def own_imports(path: Path) -> set[str]:
-    """Return the modules of ours that a file imports, anywhere in it."""
+    """Return the modules of ours that a file imports, anywhere in it; a sibling's name with its folder before it."""
     package = list(path.parent.parts)
     found = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
@@ -50,7 +56,9 @@ def own_imports(path: Path) -> set[str]:
             found |= {
                 f"{module}.{alias.name}" if is_module(f"{module}.{alias.name}") else module for alias in node.names
             }
-    return {module for module in found if module.split(".")[0] == "stay_diffusion"}
+    if path in OUTSIDE:  # a script finds those beside it by their bare names
+        found = {f"{path.parts[0]}.{name}" if (ROOT / path.parent / f"{name}.py").exists() else name for name in found}
+    return {module for module in found if module.split(".")[0] in FOLDERS}
 
 
 def is_module(name: str) -> bool:
@@ -78,12 +86,23 @@ def test_imports_point_one_way(path):
     assert not {module for module in own_imports(path) if not may_import(name_of(path), module)}
 
 
+@pytest.mark.parametrize("path", OUTSIDE, ids=str)
+def test_what_lies_outside_imports_the_package_and_not_one_another(path):
+    may = {"stay_diffusion", *OUTSIDE_IMPORTS[path.parts[0]]}
+    assert {module.split(".")[0] for module in own_imports(path)} <= may
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_the_package_imports_nothing_from_outside(path):
+    assert {module.split(".")[0] for module in own_imports(path)} <= {"stay_diffusion"}
+
+
 def test_every_room_has_a_tier():
     assert {path.parts[1] for path in MODULES if len(path.parts) > 2} == set(LEVEL)
 
 
 def test_no_imports_run_in_a_circle():
-    graph = {name_of(path): own_imports(path) - {name_of(path)} for path in MODULES}
+    graph = {name_of(path): own_imports(path) - {name_of(path)} for path in [*MODULES, *OUTSIDE]}
     seen, done = [], set()
 
     def visit(module: str) -> None:
@@ -102,6 +121,7 @@ def test_no_imports_run_in_a_circle():
 def test_the_rules_see_the_imports():
     assert "stay_diffusion.models.unet" in own_imports(Path("stay_diffusion/run/factory.py"))
     assert "stay_diffusion.config.flags" in own_imports(Path("stay_diffusion/run/checkpoint.py"))
+    assert "benchmarks.measuring" in own_imports(Path("benchmarks/loader.py"))
     assert not may_import("stay_diffusion.models.unet", "stay_diffusion.run.factory")
     assert not may_import("stay_diffusion.models.unet", "stay_diffusion.data.images")
 
@@ -120,6 +140,17 @@ def test_what_windows_lacks_is_used_in_one_place(path):
 def test_a_file_stays_short(path):
     is_shim = path.parts[0] in ("scripts", "evaluations") and path.name != "demo.py"
     assert len((ROOT / path).read_text().splitlines()) <= (LONGEST_SHIM if is_shim else LONGEST)
+
+
+@pytest.mark.parametrize("path", [*MODULES, *OUTSIDE], ids=str)
+def test_its_functions_stay_short(path):
+    functions = [
+        node
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    lengths = {each.name: each.end_lineno - each.lineno + 1 for each in functions}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
 
 
 @pytest.mark.parametrize("path", [*MODULES, *OUTSIDE], ids=str)
