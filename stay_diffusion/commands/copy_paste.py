@@ -46,7 +46,7 @@ def main() -> int:
         plan = plans[index]
         pasted = copy_paste.paste_all(plan, args.feather)
         image = to_pil(to_tensor(pasted, copy_paste.channels_of(plan.host)))
-        results.add(index, items[index], image, settings | copy_paste.provenance(plan))
+        results.add(index, items[index], image, settings, extra=copy_paste.provenance(plan, settings))
     results.finish(items, save_npz=False)
     objects = sum(len(plan.pastes) for plan in plans)
     print(f"{args.num} pictures with {objects} pasted objects: {args.out.resolve()}")

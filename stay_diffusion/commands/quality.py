@@ -19,40 +19,38 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from ..config import RunConfig
-from ..data.annotations import RelativeBox, Vocabulary
+from ..data.manifest import ManifestEntry, read_run
 from ..quality.gate import QualityGate
 from ..quality.run_gate import gate_of_run
 from ..quality.scores import ImageQuality
 from ..quality.summary import summary, write_quality
 from ..run.checkpoint import atomic_write, config_beside
-from ..sampling.results import ResultsFolder
 from ..system.device import pick_device
 
 
-def run_of(manifest: Path, entry: dict, data_dir: str) -> tuple[RunConfig, Path]:
+def run_of(manifest: Path, entry: ManifestEntry, data_dir: str) -> tuple[RunConfig, Path]:
     """The configuration and folder of the run that made a sample."""
-    weights = Path(entry["checkpoint"])
-    config = config_beside(weights)
-    if config is None:
+    weights = entry.weights
+    config = weights and config_beside(weights)
+    if not (weights and config):
         raise ValueError(f"{manifest}: made with {weights}, beside which there is no config.json any more")
     if data_dir:
         config = replace(config, data=replace(config.data, data_dir=data_dir))
     return config, weights.parent
 
 
-def score_all(folder: Path, entries: list[dict], gate: QualityGate) -> list[ImageQuality]:
+def score_all(folder: Path, entries: list[ManifestEntry], gate: QualityGate) -> list[ImageQuality]:
     """What the gate says of each image, with its good part where there is one."""
     found = []
     for entry in entries:
-        objects = [RelativeBox(o["label"], *o["box"]) for o in entry["layout"]["objects"] if not o.get("in_source")]
         twin = twin_of(folder, entry)
-        found.append(gate.score(opened(folder / entry["file"]), objects, twin and opened(twin)))
+        found.append(gate.score(opened(folder / entry.file), entry.new_objects, twin and opened(twin)))
     return found
 
 
-def twin_of(folder: Path, entry: dict) -> Path | None:
+def twin_of(folder: Path, entry: ManifestEntry) -> Path | None:
     """The same image without its objects: sampled as a good part, or the picture that they were inserted into."""
-    twins = [folder / "good_parts" / entry["file"], folder / (entry.get("source_image") or "")]
+    twins = [folder / "good_parts" / entry.file, folder / (entry.source_image or "")]
     return next((twin for twin in twins if twin.is_file()), None)
 
 
@@ -96,8 +94,8 @@ def main() -> int:
 
     # The samples and the gate of their run
     folder = arguments.results
-    by_index = ResultsFolder(folder, Vocabulary(())).entries()
-    entries = [by_index[index] for index in sorted(by_index) if not by_index[index].get("rejected")]
+    by_index = read_run(folder)
+    entries = [by_index[index] for index in sorted(by_index) if not by_index[index].rejected]
     if not entries:
         raise ValueError(f"{folder}: no manifest.jsonl with samples in it (image_sample.py makes such folders)")
     config, run_folder = run_of(folder / "manifest.jsonl", entries[0], arguments.data_dir)
@@ -113,7 +111,7 @@ def main() -> int:
     # What of it to use
     if arguments.reject_below or arguments.reject_copies:
         accepted = [
-            entry["stem"] + "\n"
+            entry.stem + "\n"
             for entry, quality in zip(entries, found, strict=True)
             if quality.score >= arguments.reject_below and not (arguments.reject_copies and gate.is_copy(quality))
         ]

@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.annotations import Vocabulary
+from ..data.manifest import ManifestEntry, read_run
 from ..data.native import read_native
 from ..run.checkpoint import atomic_write
 from ..sampling.insertion.windows import changing_area, margin_of
-from ..sampling.results import ResultsFolder
 
 INSIDE = 2  # pixels from the edge at which the drawn pixels' own steps are taken
 
@@ -75,17 +74,16 @@ def _grey(values: NDArray) -> NDArray[np.float64]:
     return values.astype(np.float64) if values.ndim == 2 else values.mean(axis=-1)
 
 
-def cases_of(folder: Path, entries: list[dict]) -> Iterator[tuple[NDArray, NDArray, NDArray, int]]:
+def cases_of(folder: Path, entries: list[ManifestEntry]) -> Iterator[tuple[NDArray, NDArray, NDArray, int]]:
     """Each picture with its source, and what `box_margin` let change of it."""
     for entry in entries:
-        result, source = read_native(folder / entry["file"]), read_native(folder / "images" / f"{entry['stem']}.png")
+        result, source = read_native(folder / entry.file), read_native(folder / "images" / f"{entry.stem}.png")
         height, width = source.shape[:2]
         area, drawn = np.zeros((height, width), dtype=bool), 0
-        for each in entry["layout"]["objects"]:
-            if not each.get("in_source"):
-                box = np.array(each["box"]) * (width, height, width, height)
-                x0, y0, x1, y1 = changing_area(box, margin_of(box, entry["box_margin"]), (width, height))
-                area[y0:y1, x0:x1], drawn = True, drawn + 1
+        for new in entry.new_objects:
+            box = new.pixels(width, height).array()
+            x0, y0, x1, y1 = changing_area(box, margin_of(box, entry.settings["box_margin"]), (width, height))
+            area[y0:y1, x0:x1], drawn = True, drawn + 1
         yield result, source, area, drawn
 
 
@@ -95,18 +93,19 @@ def main() -> int:
     )
     parser.add_argument("results", type=Path, help="folder made by image_sample.py --insert_into or --edit")
     folder = parser.parse_args().results
-    by_index = ResultsFolder(folder, Vocabulary(())).entries()
+    by_index = read_run(folder)
     entries = [entry for _, entry in sorted(by_index.items())]
-    if not entries or "source_image" not in entries[0]:
+    if not entries or not entries[0].source_image:
         raise ValueError(f"{folder}: no pictures made by image_sample.py --insert_into or --edit in it")
     found = measure(cases_of(folder, entries))
 
+    box_margin = entries[0].settings["box_margin"]
     ratio = "none" if found.ratio is None else f"{found.ratio:.2f}"
-    print(f"insertion: {found.objects} objects in {found.pictures} pictures, box_margin {entries[0]['box_margin']:g}")
+    print(f"insertion: {found.objects} objects in {found.pictures} pictures, box_margin {box_margin:g}")
     print(f"  pixels changed where none may be  {found.changed_outside}")
     print(f"  step across the edges             {found.step:.4f} of the range")
     print(f"  the same in the sources           {found.source_step:.4f}, ratio {ratio}")
     print(f"  the drawn pixels' own, {INSIDE} inside    {found.drawn_step:.4f}")
-    figures = {**vars(found), "ratio": found.ratio, "box_margin": entries[0]["box_margin"]}
+    figures = {**vars(found), "ratio": found.ratio, "box_margin": box_margin}
     atomic_write(folder / "seams.json", lambda file: file.write((json.dumps(figures, indent=2) + "\n").encode()))
     return 0 if not found.changed_outside else 1

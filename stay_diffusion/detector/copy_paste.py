@@ -145,7 +145,7 @@ def channels_of(host: Host) -> int:
     return 3 if host.example.picture().mode == "RGB" else 1
 
 
-def provenance(one: Plan) -> dict:
-    """The files that a picture was made from."""
+def provenance(one: Plan, settings: dict) -> dict:
+    """Fields of the manifest entry: the files that an image was made from, and the settings."""
     pasted = [str(paste.donor.example.path.resolve()) for paste in one.pastes]
-    return {"source_image": str(one.host.example.path.resolve()), "pasted_from": pasted}
+    return {"source_image": str(one.host.example.path.resolve()), "settings": {**settings, "pasted_from": pasted}}

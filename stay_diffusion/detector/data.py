@@ -14,6 +14,7 @@ from ..config import DataConfig
 from ..data.annotations import ImageRecord, Vocabulary, boxes_array
 from ..data.formats import semantic_map
 from ..data.images import read_picture
+from ..data.manifest import find_manifests
 from ..run import factory
 
 LEAST_SIDE = 1.0  # of a box, in pixels of its picture; the rest of it lies outside
@@ -70,7 +71,7 @@ def read(data: DataConfig, split: str) -> tuple[list[ImageRecord], Vocabulary]:
 
 def runs_of(folder: Path) -> list[Path]:
     """The folders with a manifest.jsonl: this one, or run0, run1 ... in it; none where it is a data set."""
-    return sorted(manifest.parent for manifest in (*folder.glob("manifest.jsonl"), *folder.glob("run*/manifest.jsonl")))
+    return [manifest.parent for manifest in find_manifests(folder)]
 
 
 def choose(items: Sequence, num: int) -> list:

@@ -1,14 +1,11 @@
 """Find training images that are test images, or were made from them."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..data.manifest import read_run
 from .data import Example, runs_of
-
-# In a manifest's line: the image inserted into, those that were cut from, and where the layout comes from.
-FROM = ("source_image", "pasted_from", "source")
 
 
 def find_shared_image(
@@ -35,15 +32,14 @@ def count_made_from(folder: Path, test: Sequence[Example], test_folder: Path | N
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (stem, key, path) of the files that each sample was made from."""
+    """Yield (stem, key, path) of the files that each sample was inserted into, cut from or laid out by."""
     for run in runs_of(folder):
-        for manifest in sorted(run.glob("manifest*.jsonl")):
-            for line in manifest.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    continue  # the torn last line of a process that was ended
-                for name in FROM:
-                    files = entry.get(name) or ()
-                    for file in [files] if isinstance(files, str) else files:
-                        yield entry["stem"], name, os.path.realpath(file)
+        for entry in read_run(run).values():
+            origins = {
+                "source_image": [entry.source_image] if entry.source_image else [],
+                "pasted_from": entry.settings.get("pasted_from", []),
+                "source": [entry.source],
+            }
+            for name, files in origins.items():
+                for file in files:
+                    yield entry.stem, name, os.path.realpath(file)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..config import RunConfig
+from ..data.manifest import find_manifests, read_manifest
 from ..quality import gate_file
 from ..quality.gate import QualityGate
 from ..quality.run_gate import gate_of_run, training_split
@@ -13,7 +14,6 @@ from ..run import factory
 from ..run.checkpoint import config_beside
 from .comparison import Comparison
 from .image_set import ImageSet
-from .objects import entries_of
 
 
 def check_gate(comparison: Comparison) -> None:
@@ -53,11 +53,11 @@ def named(comparison: Comparison) -> Path:
 def run_of(samples: ImageSet) -> tuple[RunConfig, Path] | None:
     """The configuration and weights of the model that made the samples, if it is still there."""
     folder = Path(samples.path)
-    for manifest in [*folder.glob("manifest.jsonl"), *sorted(folder.glob("run*/manifest.jsonl"))]:
-        for entry in entries_of(manifest)[:1]:
-            weights = Path(entry["checkpoint"]) if "checkpoint" in entry else None
+    for manifest in find_manifests(folder):
+        for entry in read_manifest(manifest)[:1]:
+            weights = entry.weights
             config = weights and config_beside(weights)
-            if config:
+            if weights and config:
                 return config, weights
     return None
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..data.annotations import RelativeBox
 from ..data.images import FORMATS, IMAGE_SUFFIXES, read_image, to_pil, to_tensor
 from ..data.images import image_size as size_of
+from ..data.manifest import find_manifests
 from ..quality import crops
 from ..run.checkpoint import sha256
 from ..system.distributed import gather_shares
@@ -174,7 +175,7 @@ def _array(picture: Image.Image, image_size: int | None) -> NDArray[np.uint8]:
 
 
 def _open_folder(path: Path, suffixes: frozenset[str]) -> ImageSet:
-    results = sorted([*path.glob("manifest.jsonl"), *path.glob("run*/manifest.jsonl")])
+    results = find_manifests(path)
     folders = [manifest.parent / "samples" for manifest in results] or [path]
     found = [sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes) for folder in folders]
     if not any(found):

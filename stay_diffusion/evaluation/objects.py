@@ -1,6 +1,5 @@
 """What the images of a set show: by the manifest that made them, or by the data set that they belong to."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 from ..config import DataConfig
 from ..data.annotations import RelativeBox
+from ..data.manifest import NAME, find_manifests, read_manifest
 from ..run import factory
 from .image_set import ImageSet
 
@@ -47,29 +47,14 @@ def of_manifests(folder: Path) -> Iterator[tuple[Path, Shown]]:
     Of samples made by putting objects into whole pictures: those alone, not what the pictures had before, and nothing
     of the pictures themselves.
     """
-    manifests = [*folder.glob("manifest.jsonl"), *folder.glob("run*/manifest.jsonl")]
+    manifests = find_manifests(folder)
     real = folder.name == "images" and not manifests
-    for manifest in [folder.parent / "manifest.jsonl"] if real else manifests:
-        for entry in entries_of(manifest) if manifest.is_file() else ():
-            if real and "source_image" in entry:
+    for manifest in [folder.parent / NAME] if real else manifests:
+        for entry in read_manifest(manifest) if manifest.is_file() else ():
+            if real and entry.source_image:
                 continue
-            file = Path("images") / f"{entry['stem']}.png" if real else Path(entry["file"])
-            drawn = (each for each in entry["layout"]["objects"] if not each.get("in_source"))
-            boxes = tuple(RelativeBox(each["label"], *each["box"]) for each in drawn)
-            yield (manifest.parent / file).resolve(), Shown(boxes, entry["layout"].get("product"))
-
-
-def entries_of(manifest: Path) -> list[dict]:
-    """A manifest's lines; ValueError for one that is none."""
-    found = []
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            entry["file"], entry["stem"], entry["layout"]["objects"], entry["source"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{manifest}, line {number}: not a line of a manifest") from None
-        found.append(entry)
-    return found
+            file = Path("images") / f"{entry.stem}.png" if real else Path(entry.file)
+            yield (manifest.parent / file).resolve(), Shown(entry.new_objects, entry.product)
 
 
 def of_data_set(folder: Path, data: DataConfig) -> Iterator[tuple[Path, Shown]]:

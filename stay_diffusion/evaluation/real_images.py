@@ -7,11 +7,11 @@ import numpy as np
 
 from ..config import RunConfig
 from ..data.images import to_pil
+from ..data.manifest import find_manifests, read_manifest
 from ..layouts.items import from_dataset
 from ..run import factory
 from ..run.checkpoint import config_beside
 from .image_set import ImageSet
-from .objects import entries_of
 
 SPLITS = ("train", "val")
 
@@ -40,11 +40,11 @@ def real_pictures(split: str, samples: Path, given: dict) -> ImageSet:
 
 def config_of(samples: Path, split: str) -> RunConfig:
     """The configuration of the run that made a results folder."""
-    manifests = sorted([*samples.glob("manifest.jsonl"), *samples.glob("run*/manifest.jsonl")])
+    manifests = find_manifests(samples)
     if not manifests:
         raise ValueError(f"--reference {split}: {samples} is no folder that image_sample.py has made; give a folder")
-    entries = entries_of(manifests[0])
-    weights = Path(entries[0]["checkpoint"]) if entries else samples
+    entries = read_manifest(manifests[0])
+    weights = (entries[0].weights if entries else None) or samples
     config = config_beside(weights)
     if config is None:
         raise ValueError(f"--reference {split}: no config.json beside {weights}, which made the samples")

@@ -21,6 +21,7 @@ from ..data.annotations import (
 )
 from ..data.formats import vott
 from ..data.layout import UNKNOWN_PRODUCT
+from ..data.manifest import ManifestLayout
 from ..data.samples import LayoutDataset, Sample
 
 
@@ -138,10 +139,8 @@ def _from_lines(path: Path) -> list[LayoutItem]:
             continue
         try:
             entry = json.loads(line)
-            layout = entry.get("layout", entry)
-            drawn = [each for each in layout["objects"] if not each.get("in_source")]
-            objects = tuple(RelativeBox(each["label"], *(float(x) for x in each["box"])) for each in drawn)
-            stem, product = str(entry.get("stem", f"layout{number:05d}")), layout.get("product")
+            layout = ManifestLayout.from_json(entry.get("layout", entry))
+            stem = str(entry.get("stem", f"layout{number:05d}"))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise AnnotationError(
                 f'{path}, line {number}: expected {{"product": ..., "objects": [{{"label": ..., "box": [x0, y0, x1, y1]'
@@ -149,7 +148,7 @@ def _from_lines(path: Path) -> list[LayoutItem]:
             ) from None
         if Path(f"{stem}.png").stem != stem:
             raise AnnotationError(f"{path}, line {number}: the stem {stem!r} cannot be a file's name")
-        for box in objects:
+        for box in layout.new_objects:
             inside = box.x0 < min(box.x1, 1) and box.y0 < min(box.y1, 1) and min(box.x1, box.y1) > 0
             # Objects may be cut by the border; numbers far beyond it are pixels by mistake.
             if not (inside and all(-1 <= edge <= 2 for edge in box.edges)):
@@ -157,5 +156,5 @@ def _from_lines(path: Path) -> list[LayoutItem]:
                     f"{path}, line {number}: box {list(box.edges)} of {box.label!r} is empty or "
                     "outside the picture (x0 y0 x1 y1 in [0, 1])"
                 )
-        items.append(LayoutItem(stem, product, objects, str(path)))
+        items.append(LayoutItem(stem, layout.product, layout.new_objects, str(path)))
     return items

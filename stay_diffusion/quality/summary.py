@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.manifest import ManifestEntry
 from ..run.checkpoint import atomic_write
 from .gate import QualityGate
 from .scores import ImageQuality
@@ -15,10 +16,12 @@ THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
 SHOWN = 5  # of the best, the worst and the most copy-like
 
 
-def write_quality(folder: Path, entries: Sequence[dict], found: Sequence[ImageQuality], gate: QualityGate) -> None:
+def write_quality(
+    folder: Path, entries: Sequence[ManifestEntry], found: Sequence[ImageQuality], gate: QualityGate
+) -> None:
     """quality.jsonl, a line for each image of the manifest's `entries`, and quality.json, the sums and the protocol."""
     lines = [
-        json.dumps({"index": entry["index"], "stem": entry["stem"], **quality.as_json()}) + "\n"
+        json.dumps({"index": entry.index, "stem": entry.stem, **quality.as_json()}) + "\n"
         for entry, quality in zip(entries, found, strict=True)
     ]
     figures = {**summary(entries, found, gate), "protocol": gate.protocol}
@@ -26,22 +29,16 @@ def write_quality(folder: Path, entries: Sequence[dict], found: Sequence[ImageQu
         atomic_write(folder / name, lambda file, text=text: file.write(text.encode()))
 
 
-def summary(entries: Sequence[dict], found: Sequence[ImageQuality], gate: QualityGate) -> dict:
+def summary(entries: Sequence[ManifestEntry], found: Sequence[ImageQuality], gate: QualityGate) -> dict:
     """The figures of all images together: per class, below thresholds, copies, best and worst."""
     of_class: dict[str, list[float]] = defaultdict(list)
     for quality in found:
         for box in quality.boxes:
             of_class[box.label].append(box.score)
     scores = [quality.score for quality in found if quality.boxes]
-    ranked = sorted(
-        (quality.score, entry["stem"]) for entry, quality in zip(entries, found, strict=True) if quality.boxes
-    )
+    ranked = sorted((quality.score, entry.stem) for entry, quality in zip(entries, found, strict=True) if quality.boxes)
     alike = sorted(
-        (
-            (quality.copy.similarity, entry["stem"])
-            for entry, quality in zip(entries, found, strict=True)
-            if quality.copy
-        ),
+        ((quality.copy.similarity, entry.stem) for entry, quality in zip(entries, found, strict=True) if quality.copy),
         reverse=True,
     )
     return {

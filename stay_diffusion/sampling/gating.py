@@ -52,12 +52,10 @@ def load_gate(config: RunConfig, run_folder: Path, device: torch.device, world: 
 def report_quality(results: ResultsFolder, gate: QualityGate) -> None:
     """Write the gate's scores of the images that are kept, and print how many are not."""
     entries = [entry for _, entry in sorted(results.entries().items())]
-    kept = [entry for entry in entries if not entry.get("rejected")]
-    write_quality(results.path, kept, [ImageQuality.of_json(entry["quality"]) for entry in kept], gate)
-    again = sum(entry["attempt"] + entry["redrawn"] for entry in entries)
-    missing = sum(
-        len(entry["asked"]["objects"]) - len(entry["layout"]["objects"]) for entry in kept if "asked" in entry
-    )
+    kept = [entry for entry in entries if not entry.rejected]
+    write_quality(results.path, kept, [ImageQuality.of_json(entry.quality or {}) for entry in kept], gate)
+    again = sum((entry.attempt or 0) + (entry.redrawn or 0) for entry in entries)
+    missing = sum(len(entry.asked.objects) - len(entry.layout.objects) for entry in kept if entry.asked)
     print(f"quality gate: {again} times drawn again; {len(kept)} of {len(entries)} images kept; see quality.json")
     if len(kept) < len(entries):
         logger.warning("%d images never passed the gate: they are in rejected/", len(entries) - len(kept))

@@ -9,11 +9,13 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ..data import manifest
 from ..data.annotations import Box, ImageRecord, RelativeBox, Vocabulary
 from ..data.exports import EXPORTS, LabelledSet, stay
 from ..data.formats import semantic_map
 from ..data.formats.files import CLASSES, link_image
 from ..data.images import to_pil
+from ..data.manifest import ManifestEntry, ManifestLayout
 from ..data.provenance import text_chunks
 from ..layouts.items import LayoutItem
 from ..run.checkpoint import atomic_write, lock
@@ -36,7 +38,7 @@ class ResultsFolder:
 
     def __init__(self, path: Path, vocabulary: Vocabulary, rank: int = 0):
         self.path, self.vocabulary = path, vocabulary
-        self.manifest = path / "manifest.jsonl"
+        self.manifest = path / manifest.NAME
         self.own = path / f"manifest.{rank}.jsonl" if rank else self.manifest  # what this process adds to
 
     def done(self, items: Sequence[LayoutItem], settings: dict) -> set[int]:
@@ -46,21 +48,11 @@ class ResultsFolder:
             difference = _first_difference(entry, items, settings)
             if difference:
                 raise ValueError(f"{self.path}: holds other samples ({difference}); choose another folder or empty it")
-        return {index for index, entry in entries.items() if (self.path / entry["file"]).exists()}
+        return {index for index, entry in entries.items() if (self.path / entry.file).exists()}
 
-    def entries(self) -> dict[int, dict]:
+    def entries(self) -> dict[int, ManifestEntry]:
         """The manifest by image index, also what other processes have added; a torn last line does not count."""
-        entries = {}
-        for manifest in self._manifests():
-            lines = manifest.read_text(encoding="utf-8").splitlines()
-            for number, line in enumerate(lines, 1):
-                try:
-                    entry = json.loads(line)
-                    entries[entry["index"]] = entry
-                except (ValueError, KeyError, TypeError):
-                    if number < len(lines):
-                        raise ValueError(f"{manifest}, line {number}: not a line of a manifest") from None
-        return entries
+        return manifest.read_run(self.path)
 
     def open(self) -> None:
         try:
@@ -90,12 +82,13 @@ class ResultsFolder:
         its pixels; `extra` is what else its line says; `objects` are those of the layout that are in the image, if not
         all.
         """
-        entry = {**entry_of(index, item, settings, objects), **({"mask": f"masks/{item.stem}.png"} if mask else {})}
-        entry |= extra or {}
+        entry = replace(entry_of(index, item, settings, objects), **(extra or {}))
+        if mask:
+            entry = replace(entry, mask=f"masks/{item.stem}.png")
         if rejected:
-            entry |= {"file": f"rejected/{item.stem}.png", "rejected": True}
+            entry = replace(entry, file=f"rejected/{item.stem}.png", rejected=True)
             (self.path / "rejected").mkdir(exist_ok=True)
-        save_png(image, self.path / entry["file"], text_chunks(entry))
+        save_png(image, self.path / entry.file, text_chunks(entry.as_json()))
         real = item.real() if item.has_map or source_image is None else None
         if item.has_map:
             coding = item.dataset.records[item.index].maps.coding
@@ -106,30 +99,29 @@ class ResultsFolder:
         shown = source_image or (real and to_pil(real.image))
         if shown:
             save_png(shown, self.path / "images" / f"{item.stem}.png")
-        if mask:
+        if mask and entry.mask:
             (self.path / "masks").mkdir(exist_ok=True)
-            save_png(mask, self.path / entry["mask"])
-        with open(self.own, "a", encoding="utf-8") as manifest:
-            manifest.write(json.dumps(entry) + "\n")
+            save_png(mask, self.path / entry.mask)
+        with open(self.own, "a", encoding="utf-8") as file:
+            file.write(entry.as_line())
 
     def finish(self, items: Sequence[LayoutItem], save_npz: bool, formats: Sequence[str] = ("vott",)) -> None:
         """The manifest in order, the labels in all `formats`, preview.png and, if asked for, the npz.
 
         VoTT's are beside the samples; the others have folders of their own, with further names of the samples' files.
         """
-        entries = self.entries()
-        self._write_manifest(entries)
-        accepted = [index for index in range(len(items)) if not entries[index].get("rejected")]
-        if not accepted:
+        found = self.entries()
+        self._write_manifest(found)
+        entries = [found[index] for index in range(len(items)) if not found[index].rejected]
+        if not entries:
             raise ValueError(f"{self.path}: none of the {len(items)} images passed --reject_below and --reject_copies")
-        entries = [entries[index] for index in accepted]
-        items = [replace(items[e["index"]], objects=objects_of(e)) for e in entries]
+        items = [replace(items[entry.index], objects=entry.layout.objects) for entry in entries]
         data = self._labelled(items, entries)
         for name in formats:
             in_place = name == "vott"
             folder = self.path / ("samples" if in_place else name)
             EXPORTS[name](data, folder, stay if in_place else link_image)
-        if any("mask" in entry for entry in entries):
+        if any(entry.mask for entry in entries):
             text = "".join(f"{name}\n" for name in self.vocabulary.classes)
             atomic_write(self.path / "masks" / CLASSES, lambda file: file.write(text.encode()))
         save_png(self._sheet(items[:SHEET_IMAGES], entries[:SHEET_IMAGES]), self.path / "preview.png")
@@ -142,7 +134,7 @@ class ResultsFolder:
             name = f"samples_{'x'.join(str(n) for n in images.shape)}.npz"
             atomic_write(self.path / name, lambda file: np.savez(file, arr_0=images))
 
-    def _labelled(self, items: Sequence[LayoutItem], entries: Sequence[dict]) -> LabelledSet:
+    def _labelled(self, items: Sequence[LayoutItem], entries: Sequence[ManifestEntry]) -> LabelledSet:
         """The samples with their boxes in pixels, clipped to the picture, and the masks of those boxes."""
         records, masks = [], []
         for item, entry in zip(items, entries, strict=True):
@@ -151,13 +143,13 @@ class ResultsFolder:
             clipped = [_clipped(box, W, H) for box in item.objects]
             seen = [i for i, box in enumerate(clipped) if box.x0 < box.x1 and box.y0 < box.y1]
             records.append(ImageRecord(path, W, H, tuple(clipped[i] for i in seen), item.product))
-            codes = entry.get("masks")
+            codes = entry.masks
             masks.append(codes and [codes[i] for i in seen])
         complete = any(masks) and all(masks[i] or not record.boxes for i, record in enumerate(records))
         weak = [codes or [] for codes in masks] if complete else None
         return LabelledSet(records, self.vocabulary, "samples", weak_masks=weak)
 
-    def _sheet(self, items: Sequence[LayoutItem], entries: Sequence[dict]) -> Image.Image:
+    def _sheet(self, items: Sequence[LayoutItem], entries: Sequence[ManifestEntry]) -> Image.Image:
         rows, captions, seen, classes = [], [], set(), self.vocabulary.classes
         side = cell_side(Image.open(self.path / f"samples/{item.stem}.png") for item in items)
         for item, entry in zip(items, entries, strict=True):
@@ -174,51 +166,37 @@ class ResultsFolder:
                     cells.append(draw_boxes(Image.open(real), item.objects, classes, side))
                 seen |= {box.label for box in item.objects}
             rows.append(cells)
-            origin = "source" if "source_image" in entry else "real"
+            origin = "source" if entry.source_image else "real"
             what = f"sample, map, {origin}" if item.is_map else f"sample, with boxes, {origin}"
             captions.append(f"{item.stem} {item.product or ''}: {what}"[: 28 * len(cells)])
         return contact_sheet(rows, captions, legend(seen, classes), columns=3)
 
-    def _manifests(self) -> list[Path]:
-        return [path for path in (self.manifest, *sorted(self.path.glob("manifest.*.jsonl"))) if path.exists()]
-
-    def _write_manifest(self, entries: dict[int, dict]) -> None:
-        parts = [path for path in self._manifests() if path != self.manifest]
-        text = "".join(json.dumps(entries[index]) + "\n" for index in sorted(entries))
+    def _write_manifest(self, entries: dict[int, ManifestEntry]) -> None:
+        parts = [path for path in manifest.find_parts(self.path) if path != self.manifest]
+        text = "".join(entries[index].as_line() for index in sorted(entries))
         atomic_write(self.manifest, lambda file: file.write(text.encode()))
         for part in parts:
             part.unlink()
 
 
-def entry_of(index: int, item: LayoutItem, settings: dict, drawn: Sequence[RelativeBox] | None = None) -> dict:
-    """A manifest line: which image, from which layout, with which settings.
-
-    Of a layout of which not all is drawn, "asked" holds the whole.
-    """
+def entry_of(index: int, item: LayoutItem, settings: dict, drawn: Sequence[RelativeBox] | None = None) -> ManifestEntry:
+    """Describe an image of a layout, of which `drawn` are the objects that are in the image, if not all."""
     num_before = len(item.into.boxes) if item.into else 0
-    entry = {
-        "index": index,
-        "stem": item.stem,
-        "file": f"samples/{item.stem}.png",
-        "layout": _layout_of(item.product, item.objects if drawn is None else drawn, num_before),
-        "source": item.source,
-        **({"source_image": str(item.into.path.resolve())} if item.into else {}),
-        **settings,
-    }
+
+    def layout(objects: Sequence[RelativeBox]) -> ManifestLayout:
+        return ManifestLayout(item.product, tuple(objects[:num_before]), tuple(objects[num_before:]))
+
     is_whole = drawn is None or len(drawn) == len(item.objects)
-    return entry if is_whole else {**entry, "asked": _layout_of(item.product, item.objects, num_before)}
-
-
-def _layout_of(product: str | None, objects: Sequence[RelativeBox], num_before: int) -> dict:
-    lines = [{"label": b.label, "box": [*b.edges]} for b in objects]
-    for there in lines[:num_before]:
-        there["in_source"] = True  # as it was: nobody drew it
-    return {"product": product, "objects": lines}
-
-
-def objects_of(entry: dict) -> tuple[RelativeBox, ...]:
-    """The objects in the image of a manifest line."""
-    return tuple(RelativeBox(each["label"], *each["box"]) for each in entry["layout"]["objects"])
+    return ManifestEntry(
+        index,
+        item.stem,
+        f"samples/{item.stem}.png",
+        layout(item.objects if drawn is None else drawn),
+        item.source,
+        str(item.into.path.resolve()) if item.into else None,
+        settings,
+        None if is_whole else layout(item.objects),
+    )
 
 
 def save_png(image: Image.Image, path: Path, text: PngInfo | None = None) -> None:
@@ -232,13 +210,12 @@ def _clipped(box: RelativeBox, width: int, height: int) -> Box:
     return Box(box.label, x0, y0, x1, y1)
 
 
-def _first_difference(entry: dict, items: Sequence[LayoutItem], settings: dict) -> str:
-    index = entry["index"]
-    if index >= len(items):
-        return f"image {index}, beyond the {len(items)} asked for"
-    entry = {**entry, "layout": entry.get("asked", entry.get("layout"))}
-    expected = json.loads(json.dumps(entry_of(index, items[index], settings)))
+def _first_difference(entry: ManifestEntry, items: Sequence[LayoutItem], settings: dict) -> str:
+    if entry.index >= len(items):
+        return f"image {entry.index}, beyond the {len(items)} asked for"
+    found = replace(entry, layout=entry.asked or entry.layout).as_json()
+    expected = json.loads(entry_of(entry.index, items[entry.index], settings).as_line())
     for key in (*expected, *SOMETIMES):
-        if key not in ("checkpoint", "source", "file") and entry.get(key) != expected.get(key):
-            return f"{key} of image {index} is {entry.get(key)!r}, now {expected.get(key)!r}"[:300]
+        if key not in ("checkpoint", "source", "file") and found.get(key) != expected.get(key):
+            return f"{key} of image {entry.index} is {found.get(key)!r}, now {expected.get(key)!r}"[:300]
     return ""

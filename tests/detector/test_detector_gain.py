@@ -65,7 +65,11 @@ def synthetic(tmp_path):
 
 
 def write_manifest(folder: Path, **of_s3) -> None:
-    entries = [{"index": i, "stem": f"s{i}", "file": f"samples/s{i}.png", "source": "sampled"} for i in range(8)]
+    layout = {"product": None, "objects": []}
+    entries = [
+        {"index": i, "stem": f"s{i}", "file": f"samples/s{i}.png", "layout": layout, "source": "sampled"}
+        for i in range(8)
+    ]
     entries[3] |= of_s3
     (folder / "manifest.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 

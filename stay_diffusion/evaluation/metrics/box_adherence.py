@@ -22,6 +22,7 @@ from PIL import Image
 
 from ...config import RunConfig, SampleConfig
 from ...data.annotations import RelativeBox, Vocabulary
+from ...data.manifest import ManifestEntry, read_run
 from ...layouts.items import LayoutItem
 from ...run import factory
 from ...run.checkpoint import atomic_write, config_beside, sha256
@@ -33,23 +34,14 @@ from ...system.distributed import wait_for_all
 from ...system.launchers import ALONE, World
 from .adherence import measure
 
-OF_ONE_IMAGE = ("index", "stem", "file", "layout", "source", "source_image", "mask", "mask_kind", "masks")
-OF_ONE_IMAGE += ("attempt", "quality")
 
-
-def items_of(manifest: Path, entries: dict[int, dict]) -> list[LayoutItem]:
+def items_of(manifest: Path, entries: dict[int, ManifestEntry]) -> list[LayoutItem]:
     """The layouts of a manifest, in order of their indices; ValueError where one is missing."""
     missing = sorted(set(range(max(entries) + 1)) - set(entries))
     if missing:
         raise ValueError(f"{manifest}: lacks image {missing[0]}: let image_sample.py finish first")
     return [
-        LayoutItem(
-            entry["stem"],
-            entry["layout"]["product"],
-            tuple(RelativeBox(o["label"], *o["box"]) for o in entry["layout"]["objects"] if not o.get("in_source")),
-            entry["source"],
-        )
-        for _, entry in sorted(entries.items())
+        LayoutItem(entry.stem, entry.product, entry.new_objects, entry.source) for _, entry in sorted(entries.items())
     ]
 
 
@@ -129,12 +121,12 @@ def pairs_of(
     entries = entries_of(folder)
     items = items_of(folder / "manifest.jsonl", entries)
     settings = settings_of(entries)
-    if any("source_image" in entry for entry in entries.values()):
+    if any(entry.source_image for entry in entries.values()):
         good = folder / "images"  # the pictures that the objects were put into
     else:
-        attempts = [entry.get("attempt", 0) for _, entry in sorted(entries.items())]
+        attempts = [entry.attempt or 0 for _, entry in sorted(entries.items())]
         good = sample_good_parts(folder, items, attempts, settings, batch_size, device, world)
-    kept = [item for index, item in enumerate(items) if not entries[index].get("rejected")]
+    kept = [item for index, item in enumerate(items) if not entries[index].rejected]
     drawn = folder / "samples"
     pairs = ((pixels(drawn / f"{i.stem}.png"), pixels(good / f"{i.stem}.png"), i.objects) for i in kept)
     return pairs, settings
@@ -144,22 +136,22 @@ def check(folder: Path) -> None:
     """ValueError where the good parts of a results folder cannot be had."""
     entries = entries_of(folder)
     items_of(folder / "manifest.jsonl", entries)
-    if not any("source_image" in entry for entry in entries.values()):
+    if not any(entry.source_image for entry in entries.values()):
         trained_with(settings_of(entries))
 
 
-def entries_of(folder: Path) -> dict[int, dict]:
-    entries = ResultsFolder(folder, Vocabulary(())).entries()
+def entries_of(folder: Path) -> dict[int, ManifestEntry]:
+    entries = read_run(folder)
     if not entries:
         raise ValueError(f"{folder}: no manifest.jsonl with samples in it (image_sample.py makes such folders)")
-    if "checkpoint" not in next(iter(entries.values())):
+    if not next(iter(entries.values())).weights:
         raise ValueError(f"{folder / 'manifest.jsonl'}: names no weights: no model made these pictures")
     return entries
 
 
-def settings_of(entries: dict[int, dict]) -> dict:
+def settings_of(entries: dict[int, ManifestEntry]) -> dict:
     """What all pictures of a manifest were made with."""
-    return {key: value for key, value in entries[min(entries)].items() if key not in (*OF_ONE_IMAGE, "rejected")}
+    return {key: value for key, value in entries[min(entries)].settings.items() if key != "mask_kind"}
 
 
 def main() -> int:

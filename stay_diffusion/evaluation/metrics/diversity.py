@@ -7,7 +7,6 @@ a layout several times. A layout's score is the mean over its pairs, the whole s
 """
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...data.images import IMAGE_SUFFIXES, read_image, to_tensor
+from ...data.manifest import ManifestLayout, find_manifests, read_manifest
 from ...system.distributed import gather_shares
 from ...system.launchers import ALONE, World
-from ..objects import entries_of
 
 SDM_SIZE = 299
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -46,19 +45,19 @@ def find_groups(folder: Path) -> list[Group]:
 
 def all_groups(folder: Path) -> list[Group]:
     """The same, with layouts of a single image where a manifest tells of them."""
-    manifests = sorted([*folder.glob("manifest.jsonl"), *folder.glob("run*/manifest.jsonl")])
+    manifests = find_manifests(folder)
     return by_layout(manifests) if manifests else by_name(find_runs(folder))
 
 
 def by_layout(manifests: Sequence[Path]) -> list[Group]:
     """The images of manifests by layout and where it comes from, each group named by its first stem."""
-    groups: dict[str, tuple[str, list[Path]]] = {}
+    groups: dict[tuple[ManifestLayout, str], tuple[str, list[Path]]] = {}
     for manifest in manifests:
-        for entry in entries_of(manifest):
-            if entry.get("rejected"):  # by the quality gate: in no labelled set
+        for entry in read_manifest(manifest):
+            if entry.rejected:  # by the quality gate: in no labelled set
                 continue
-            key = json.dumps([entry["layout"], entry["source"]])
-            groups.setdefault(key, (entry["stem"], []))[1].append(manifest.parent / entry["file"])
+            key = entry.layout, entry.source
+            groups.setdefault(key, (entry.stem, []))[1].append(manifest.parent / entry.file)
     return [(stem, dict(enumerate(images[:MOST_OF_A_LAYOUT]))) for stem, images in groups.values()]
 
 

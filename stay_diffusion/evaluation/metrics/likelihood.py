@@ -12,13 +12,13 @@ from torch import Tensor
 from ...config import RunConfig
 from ...data.annotations import Vocabulary
 from ...data.layout import Layout
+from ...data.manifest import find_manifests, read_manifest
 from ...diffusion.gaussian_diffusion import respace
 from ...layouts.items import LayoutItem
 from ...run import factory
 from ...run.checkpoint import config_beside, sha256
 from ..comparison import Comparison, file_facts
 from ..image_set import ImageSet, pixels
-from ..objects import entries_of
 from ..options import NllConfig
 from . import nll
 
@@ -41,12 +41,11 @@ def model_of(comparison: Comparison) -> tuple[Path, RunConfig]:
 def maker_of(samples: ImageSet) -> Path:
     """The weights that the samples' manifest names, if they are what they were."""
     folder = Path(samples.path)
-    manifests = [*folder.glob("manifest.jsonl"), *sorted(folder.glob("run*/manifest.jsonl"))]
-    entry = next((entry for manifest in manifests for entry in entries_of(manifest)), {})
-    if "checkpoint" not in entry:
+    entry = next((entry for manifest in find_manifests(folder) for entry in read_manifest(manifest)), None)
+    weights = entry and entry.weights
+    if not (entry and weights):
         raise ValueError(f"needs --model_path FILE: no model made {samples.path}, as far as a manifest.jsonl tells")
-    weights = Path(entry["checkpoint"])
-    if weights.is_file() and sha256(weights) != entry.get("checkpoint_sha256"):
+    if weights.is_file() and sha256(weights) != entry.settings.get("checkpoint_sha256"):
         raise ValueError(f"{weights}: not the weights that made these samples any more (their sha256 differs)")
     return weights
 

@@ -8,14 +8,11 @@ from typing import NamedTuple
 
 from ...config import RunConfig
 from ...data.annotations import RelativeBox, Vocabulary
+from ...data.manifest import ManifestEntry, common_settings, find_manifests, read_run
 from ...layouts import statistics_file as layout_statistics_file
 from ...layouts.items import LayoutItem
 from ...run.checkpoint import config_beside
-from ...sampling.results import ResultsFolder
 from ..render import Corners
-
-OF_ONE_IMAGE = ("index", "stem", "file", "layout", "asked", "source", "source_image", "attempt", "redrawn", "quality")
-OF_ONE_IMAGE += ("mask", "masks")
 
 
 class Asked(NamedTuple):
@@ -117,9 +114,9 @@ class Results:
 
 def read(folder: Path) -> Results:
     """ValueError for a folder that image_sample.py has not made or not finished, and for scores of other pictures."""
-    entries = ResultsFolder(folder, Vocabulary(())).entries()
+    entries = read_run(folder)
     if not entries:
-        runs = sorted(path.parent.name for path in folder.glob("run*/manifest.jsonl"))
+        runs = [path.parent.name for path in find_manifests(folder)]
         of_runs = f"; a report is of one run: {folder / runs[0]}" if runs else " (image_sample.py makes such folders)"
         raise ValueError(f"{folder}: no manifest.jsonl with samples in it{of_runs}")
     if not all(isinstance(index, int) for index in entries):
@@ -127,14 +124,10 @@ def read(folder: Path) -> Results:
     missing = sorted(set(range(max(entries) + 1)) - set(entries))
     if missing:
         raise ValueError(f"{folder / 'manifest.jsonl'}: lacks image {missing[0]}: let image_sample.py finish first")
-    ordered = [entries[index] for index in sorted(entries) if not entries[index].get("rejected")]
+    ordered = [entries[index] for index in sorted(entries) if not entries[index].rejected]
     if not ordered:
         raise ValueError(f"{folder}: no image has passed the quality gate")
-    settings = {
-        key: value
-        for key, value in ordered[0].items()
-        if key not in OF_ONE_IMAGE and all(entry.get(key) == value for entry in ordered)
-    }
+    settings = common_settings(ordered)
     scores = _scores(folder / "quality.jsonl", ordered)
     weights = Path(settings.get("checkpoint", "none"))
     config = config_beside(weights)
@@ -147,11 +140,11 @@ def read(folder: Path) -> Results:
         quality=_object(folder / "quality.json"),
         adherence=_adherence(folder / "box_adherence.json", settings),
         config=config,
-        training=config and _training(weights.parent, config, "whole" if "source_image" in ordered[0] else "seen"),
+        training=config and _training(weights.parent, config, "whole" if ordered[0].source_image else "seen"),
     )
 
 
-def _checked_result(folder: Path, entry: dict, line: dict) -> Result:
+def _checked_result(folder: Path, entry: ManifestEntry, line: dict) -> Result:
     try:
         result = _result(folder, entry, line)
         assert all(float(edge) is not None for asked in (*result.boxes, *result.there) for edge in asked.box)
@@ -167,13 +160,13 @@ def _training(run: Path, config: RunConfig, kind: str) -> list[LayoutItem] | Non
     return layout_statistics_file.read(path, names)[kind].items() if path.exists() else None
 
 
-def _result(folder: Path, entry: dict, line: dict) -> Result:
-    objects = _drawn(entry)
+def _result(folder: Path, entry: ManifestEntry, line: dict) -> Result:
+    objects = entry.new_objects
     scored = line.get("boxes") or [{}] * len(objects)
     boxes = tuple(
         Asked(
-            label=each["label"],
-            box=tuple(each["box"]),
+            label=each.label,
+            box=each.edges,
             score=of.get("score"),
             probability=of.get("class_probability"),
             predicted=of.get("predicted"),
@@ -186,20 +179,20 @@ def _result(folder: Path, entry: dict, line: dict) -> Result:
         copy["similarity"], copy["box"], Path(copy["file"]), tuple(copy["training_box"]), copy["training_label"]
     )
     return Result(
-        index=entry["index"],
-        stem=entry["stem"],
-        file=folder / entry["file"],
-        product=entry["layout"]["product"],
+        index=entry.index,
+        stem=entry.stem,
+        file=folder / entry.file,
+        product=entry.product,
         boxes=boxes,
-        there=tuple(Asked(o["label"], tuple(o["box"])) for o in entry["layout"]["objects"] if o.get("in_source")),
-        source=entry["source"],
+        there=tuple(Asked(box.label, box.edges) for box in entry.layout.in_source),
+        source=entry.source,
         score=line.get("score"),
         nearest=nearest or None,
-        anew=entry.get("attempt", 0) + entry.get("redrawn", 0),
+        anew=(entry.attempt or 0) + (entry.redrawn or 0),
     )
 
 
-def _scores(path: Path, entries: list[dict]) -> list[dict]:
+def _scores(path: Path, entries: list[ManifestEntry]) -> list[dict]:
     """A line of quality.jsonl for each entry of the manifest, {} where it has none; ValueError if it is of others."""
     found: dict[int, dict] = {}
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), 1):
@@ -208,19 +201,14 @@ def _scores(path: Path, entries: list[dict]) -> list[dict]:
             found[line["index"]] = line
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path}, line {number}: not a line of scores") from None
-    by_index = {entry["index"]: entry for entry in entries}
+    by_index = {entry.index: entry for entry in entries}
     for index, line in found.items():
         entry = by_index.get(index)
         told = [each["label"] for each in line.get("boxes", ())]
-        drawn = None if entry is None else [each["label"] for each in _drawn(entry)]
-        if entry is None or line.get("stem") != entry["stem"] or told != drawn:
+        drawn = None if entry is None else [box.label for box in entry.new_objects]
+        if entry is None or line.get("stem") != entry.stem or told != drawn:
             raise ValueError(f"{path}: scores other samples (image {index} differs); score these anew")
-    return [found.get(entry["index"], {}) for entry in entries]
-
-
-def _drawn(entry: dict) -> list[dict]:
-    """The objects of a manifest's line, less those that its picture had before."""
-    return [each for each in entry["layout"]["objects"] if not each.get("in_source")]
+    return [found.get(entry.index, {}) for entry in entries]
 
 
 def _adherence(path: Path, settings: dict) -> dict | None:
