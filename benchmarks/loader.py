@@ -25,7 +25,7 @@ import torch
 from measuring import AT_LEAST, Row, ratio
 from PIL import Image
 
-from stay_diffusion.config import DataConfig
+from stay_diffusion.config import DataConfig, ModelConfig
 from stay_diffusion.data.annotations import Box, ImageRecord, Vocabulary
 from stay_diffusion.data.picture_cache import cache_pictures
 from stay_diffusion.data.samples import LayoutDataset
@@ -84,7 +84,7 @@ class Figures:
 
 
 def compare(dataset: LayoutDataset, cache: str, rounds: int) -> Figures:
-    size, random = dataset.image_size, dataset.crop_policy == "random"
+    size, random = dataset.image_size, dataset.data.crop_policy == "random"
     rng = np.random.default_rng(0) if random else None
     num = len(dataset)
     started = time.perf_counter()
@@ -115,7 +115,7 @@ def rows(rounds: int = 5, num_images: int = 60, noise: float = 0.5, size: int = 
         weight = statistics.mean(record.path.stat().st_size for record in records) / 1000
         protocol = f"{num_images} drawn grey JPEGs of {SIDE} px, {weight:.0f} kB each, to {size} px; {rounds} rounds"
         for cache, target in (("off", 3.0), ("ram", 10.0)):
-            dataset = LayoutDataset(records, Vocabulary(("spot",)), size, image_channels=3, crop_policy="resize")
+            dataset = LayoutDataset(records, Vocabulary(("spot",)), model=ModelConfig(image_size=size))
             measured = compare(dataset, cache, rounds)
             what = "loader, pictures a second of a worker against open, convert, halve, resize, crop"
             what = what if cache == "off" else "- from the cache"
@@ -150,7 +150,9 @@ def main() -> int:
         for image_size in SIZES:
             for policy in CROP_POLICIES:
                 for cache in CACHES:
-                    dataset = LayoutDataset(records, vocabulary, image_size, image_channels=3, crop_policy=policy)
+                    dataset = LayoutDataset(
+                        records, vocabulary, DataConfig(crop_policy=policy), ModelConfig(image_size=image_size)
+                    )
                     found = compare(dataset, cache, arguments.rounds)
                     figures = f"{found.ours:.0f} | {found.theirs:.0f} | {found.ratio:.1f} | {found.first:.0f}"
                     print(f"| {image_size} | {policy} | {cache} | {figures} |", flush=True)

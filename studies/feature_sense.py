@@ -17,7 +17,7 @@ import torch
 from reporting import argument_parser
 from torch import Tensor
 
-from stay_diffusion.config import DataConfig
+from stay_diffusion.config import DataConfig, ModelConfig
 from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.evaluation.features.degradations import blurred
 from stay_diffusion.evaluation.features.own_features import load
@@ -46,8 +46,8 @@ def main() -> int:
 
     def seen(part) -> Tensor:
         """(N, C, S, S) in [-1, 1]."""
-        size, channels = recipe.image_size, recipe.image_channels
-        data = LayoutDataset(part, vocabulary, size, channels, crop_policy=recipe.crop_policy)
+        model = ModelConfig(image_size=recipe.image_size, image_channels=recipe.image_channels)
+        data = LayoutDataset(part, vocabulary, DataConfig(crop_policy=recipe.crop_policy), model)
         return torch.stack([data.sample(i, look).image for look in range(arguments.looks) for i in range(len(part))])
 
     @torch.inference_mode()

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..config import DataConfig, ModelConfig, option
 from ..config.flags import dump, parse
@@ -48,7 +49,7 @@ def main() -> int:
 
     # Every split that there is
     found_wrong: dict[str, list[Problem]] = {}
-    report = {"images_kept": 0, "boxes_kept": 0, "problems": [], "classes": {}, "splits": {}}
+    report: dict[str, Any] = {"images_kept": 0, "boxes_kept": 0, "problems": [], "classes": {}, "splits": {}}
     data = run.data
     for split in ("train", "val"):
         found_wrong[split] = []

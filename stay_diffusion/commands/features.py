@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import DataConfig, RunConfig, option
+from ..config import DataConfig, ModelConfig, RunConfig, option
 from ..config.flags import dump, parse
 from ..config.shared import Device
 
@@ -110,18 +110,11 @@ def dataset(records: list, vocabulary, run: FeaturesRun, augment: bool):
     """Records cut as in training a model; `augment` mirrors them where --random_flip allows it."""
     from ..data.samples import LayoutDataset
 
-    return LayoutDataset(
-        records,
-        vocabulary,
-        run.features.image_size,
-        run.features.image_channels,
-        crop_policy=run.data.crop_policy,
-        background_rate=run.data.background_rate if augment else 0.0,
-        random_flip=run.data.random_flip and bool(augment),
-        min_visible=run.data.min_visible,
-        value_range=run.data.black_and_white,
-        seed=run.features.seed,
-    )
+    data = replace(run.data, max_objects=0)
+    if not augment:
+        data = replace(data, background_rate=0.0, random_flip=False)
+    model = ModelConfig(image_size=run.features.image_size, image_channels=run.features.image_channels)
+    return LayoutDataset(records, vocabulary, data, model, run.features.seed)
 
 
 def train(network, data, options: FeaturesConfig, device, num_workers: int) -> None:

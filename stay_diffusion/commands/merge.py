@@ -6,10 +6,7 @@ Training pictures are the real ones of the train split (all, or `--num_real` of 
 each; validation pictures are the real val split, as it is. All are copied. manifest.jsonl says where each came from.
 """
 
-import json
 import logging
-import shutil
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +55,7 @@ def main() -> int:
         return 0
 
     from ..data.exports import READ_AS
-    from ..data.merging import Origin, united
+    from ..data.merging import Origin, check_tags, show_counts, united, write_set
     from ..data.splits import some_of
 
     merge, out = run.merge, Path(run.merge.out)
@@ -87,9 +84,9 @@ def main() -> int:
     made = some_of(made, num_made, merge.seed)
     warn_of_val(made, val)
     splits = {"train": [Origin("real", train), Origin("synthetic", made)], "val": [Origin("real", val)]}
-    show(splits, vocabulary)
+    show_counts(splits, vocabulary)
     if not switches["dry_run"]:
-        write(merge.format, out, splits, vocabulary)
+        write_set(merge.format, out, splits, vocabulary)
         print(f"written: {out.resolve()} (--data_dir, with --dataset_mode {READ_AS[merge.format]})")
     return 0
 
@@ -132,11 +129,10 @@ def known_names(data: DataConfig, split: str):
     from ..data.datasets import PRODUCTS_DRAWN, names_of
     from ..data.merging import Known
     from ..run import factory
-    from ..system import storage
 
-    where, image_dir = f"{data.data_dir} ({split})", storage.local(data.image_dir) if data.image_dir else None
+    where = f"{data.data_dir} ({split})"
     try:
-        names = names_of(data.dataset_mode, storage.local(data.data_dir), split, image_dir, data.class_map)
+        names = names_of(data, split)
         if data.product_tags:  # they hold for all sets, but not every set need show them
             classes = tuple(name for name in names if name not in data.product_tags)
             return Known(where, names, Vocabulary(classes, data.product_tags), stated=True)
@@ -146,13 +142,6 @@ def known_names(data: DataConfig, split: str):
             raise
         return None
     return Known(where, names, shown, stated=data.dataset_mode not in PRODUCTS_DRAWN)
-
-
-def check_tags(product_tags: tuple, known: list) -> None:
-    there = dict.fromkeys(name for each in known for name in each.names)
-    for tag in product_tags:
-        if tag not in there:
-            raise ValueError(f"--product_tags {tag}: no such tag; tags: {', '.join(there) or 'none'}")
 
 
 def read(data: DataConfig, split: str, vocabulary) -> list:
@@ -179,40 +168,3 @@ def warn_of_val(made: list, val: list) -> None:
         count = sum(Path(entry.get(key) or "").stem in held_out for entry in told)
         if count:
             logging.warning("%d of %d synthetic pictures have %s of validation pictures", count, len(made), what)
-
-
-def show(splits: dict, vocabulary) -> None:
-    """Pictures and boxes of each class, by origin."""
-    columns = [(f"{split} {origin.name}", origin.records) for split, origins in splits.items() for origin in origins]
-    counts = [Counter(n for r in records for n in (r.product, *(b.label for b in r.boxes))) for _, records in columns]
-    rows = [
-        ("", [name for name, _ in columns]),
-        ("pictures", [len(records) for _, records in columns]),
-        ("without boxes", [sum(not r.boxes for r in records) for _, records in columns]),
-        *((name, [c[name] for c in counts]) for name in vocabulary.classes),
-        *((f"product {name}", [c[name] for c in counts]) for name in vocabulary.products),
-    ]
-    for name, values in rows:
-        print(f"{name:24s}" + "".join(f"{value:>17}" for value in values))
-
-
-def write(fmt: str, out: Path, splits: dict, vocabulary) -> None:
-    """The data set and its manifest, in a neighbouring folder that takes the name `out` when all is there."""
-    from ..data.merging import write_split
-    from ..data.provenance import read_provenance
-
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    lines = []
-    for split, origins in splits.items():
-        if any(origin.records for origin in origins):
-            for origin, source, copy in write_split(fmt, partial, split, origins, vocabulary):
-                entry = {"file": copy.relative_to(partial).as_posix(), "split": split, "origin": origin}
-                entry |= {"copied_from": str(source.resolve())}
-                told = read_provenance(copy) if origin == "synthetic" else None
-                lines.append(json.dumps({**entry, **({"provenance": told} if told else {})}) + "\n")
-    (partial / "manifest.jsonl").write_text("".join(lines), encoding="utf-8")
-    if out.is_dir():
-        out.rmdir()
-    partial.rename(out)

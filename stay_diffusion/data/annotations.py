@@ -125,12 +125,12 @@ class Vocabulary:
                 raise AnnotationError(f"{name!r} is a {known} of the trained model, but a {now} of the data")
         return Vocabulary(classes, products, new.left_out)
 
-    def label_of(self, record: ImageRecord, box: Box) -> int:
+    def label_of(self, record: ImageRecord, box: Box | RelativeBox) -> int:
         if box.label not in self.classes:
             raise AnnotationError(self.unknown(record, box))
         return self.classes.index(box.label) + 1
 
-    def unknown(self, record: ImageRecord, box: Box) -> str:
+    def unknown(self, record: ImageRecord, box: Box | RelativeBox) -> str:
         return f"{record.path}: unknown class {box.label!r}; known: {_listed(self.classes)}"
 
     def product_of(self, record: ImageRecord) -> int:

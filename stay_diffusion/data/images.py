@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -147,7 +147,7 @@ def opened(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def _scale(image: Image.Image) -> int:
+def _scale(image: ImageFile.ImageFile) -> int:
     """By how much a JPEG is made smaller in decoding, after draft()."""
     return image.decoderconfig[0] if image.decoderconfig else 1
 

@@ -1,7 +1,7 @@
 """Layout: what a batch of pictures shows and where. The one type that crosses from data to models to sampling."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -60,9 +60,12 @@ class Layout:
     def cat(cls, layouts: Sequence["Layout"]) -> "Layout":
         """One batch after the other, padded to the most objects."""
         O = max(layout.num_objects for layout in layouts)
-        assert len({layout.semantic_map is None for layout in layouts}) == 1
-        columns = zip(*(layout.pad(O)._tensors() for layout in layouts), strict=True)
-        return cls(*(None if tensors[0] is None else torch.cat(tensors) for tensors in columns))
+        maps = [layout.semantic_map for layout in layouts if layout.semantic_map is not None]
+        assert len(maps) in (0, len(layouts))
+        padded = [layout.pad(O) for layout in layouts]
+        boxes, labels = torch.cat([each.boxes for each in padded]), torch.cat([each.labels for each in padded])
+        valid, product = torch.cat([each.valid for each in padded]), torch.cat([each.product for each in padded])
+        return cls(boxes, labels, valid, product, torch.cat(maps) if maps else None)
 
     def pad(self, num_objects: int) -> "Layout":
         """The same layout with padding objects appended up to `num_objects`."""
@@ -108,11 +111,11 @@ class Layout:
         semantic_map = None if self.semantic_map is None else self.semantic_map.flip(-1)
         return replace(self, boxes=torch.where(self.valid[..., None], mirrored, self.boxes), semantic_map=semantic_map)
 
-    def _tensors(self) -> list[Tensor | None]:
-        return [getattr(self, f.name) for f in fields(self)]
-
     def _each(self, function: Callable[[Tensor], Tensor]) -> "Layout":
-        return Layout(*(None if tensor is None else function(tensor) for tensor in self._tensors()))
+        semantic_map = None if self.semantic_map is None else function(self.semantic_map)
+        return Layout(
+            function(self.boxes), function(self.labels), function(self.valid), function(self.product), semantic_map
+        )
 
     def _without(self, dropped: Tensor) -> "Layout":
         semantic_map = self.semantic_map

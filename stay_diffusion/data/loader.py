@@ -98,7 +98,8 @@ def _load(dataset: LayoutDataset, groups: Iterable, num_workers: int, pin_memory
 
 
 def _collate_or_error(samples: Sequence[Sample | ValueError]) -> Batch | ValueError:
-    return next((sample for sample in samples if isinstance(sample, ValueError)), None) or collate(samples)
+    error = next((sample for sample in samples if isinstance(sample, ValueError)), None)
+    return error or collate([sample for sample in samples if isinstance(sample, Sample)])
 
 
 def _ignore_signals(worker: int) -> None:

@@ -1,5 +1,8 @@
 """Several data sets as one: their names united, their pictures under names that do not collide."""
 
+import json
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -8,6 +11,7 @@ from pathlib import Path
 from .annotations import AnnotationError, ImageRecord, Vocabulary
 from .exports import EXPORTS, OWN_FOLDER, LabelledSet
 from .formats.files import composed, copy_image
+from .provenance import read_provenance
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class Origin:
 
     name: str
     records: Sequence[ImageRecord]
+
+
+Splits = dict[str, list[Origin]]  # "train" and "val"
 
 
 def united(sets: Sequence[Known]) -> Vocabulary:
@@ -97,6 +104,47 @@ def write_split(
     data = LabelledSet(records, vocabulary, split, split)
     EXPORTS[fmt](data, folder / split if fmt in OWN_FOLDER else folder, place)
     return [(origin.name, record.path, there[record.path]) for origin in origins for record in origin.records]
+
+
+def write_set(fmt: str, out: Path, splits: Splits, vocabulary: Vocabulary) -> None:
+    """Write the data set and its manifest, in a neighbouring folder that takes the name `out` when all is there."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    lines = []
+    for split, origins in splits.items():
+        if any(origin.records for origin in origins):
+            for origin, source, copy in write_split(fmt, partial, split, origins, vocabulary):
+                entry = {"file": copy.relative_to(partial).as_posix(), "split": split, "origin": origin}
+                entry |= {"copied_from": str(source.resolve())}
+                told = read_provenance(copy) if origin == "synthetic" else None
+                lines.append(json.dumps({**entry, **({"provenance": told} if told else {})}) + "\n")
+    (partial / "manifest.jsonl").write_text("".join(lines), encoding="utf-8")
+    if out.is_dir():
+        out.rmdir()
+    partial.rename(out)
+
+
+def show_counts(splits: Splits, vocabulary: Vocabulary) -> None:
+    """Print the images and the boxes of each class, by origin."""
+    columns = [(f"{split} {origin.name}", origin.records) for split, origins in splits.items() for origin in origins]
+    counts = [Counter(n for r in records for n in (r.product, *(b.label for b in r.boxes))) for _, records in columns]
+    rows: list[tuple[str, Sequence[object]]] = [
+        ("", [name for name, _ in columns]),
+        ("pictures", [len(records) for _, records in columns]),
+        ("without boxes", [sum(not r.boxes for r in records) for _, records in columns]),
+        *((name, [c[name] for c in counts]) for name in vocabulary.classes),
+        *((f"product {name}", [c[name] for c in counts]) for name in vocabulary.products),
+    ]
+    for name, values in rows:
+        print(f"{name:24s}" + "".join(f"{value:>17}" for value in values))
+
+
+def check_tags(product_tags: Sequence[str], sets: Sequence[Known]) -> None:
+    there = dict.fromkeys(name for known in sets for name in known.names)
+    for tag in product_tags:
+        if tag not in there:
+            raise ValueError(f"--product_tags {tag}: no such tag; tags: {', '.join(there) or 'none'}")
 
 
 def _contradiction(name: str, product_in: str, class_in: str) -> str:

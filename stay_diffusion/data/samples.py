@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..config import DataConfig, ModelConfig
 from . import transforms
 from .annotations import AnnotationError, ImageRecord, Vocabulary, boxes_array
 from .formats import semantic_map
-from .images import Picture, Range, image_size, read_picture, to_tensor
+from .images import Picture, image_size, read_picture, to_tensor
 
 MAX_OBJECTS_POLICIES = ("error", "largest", "random")
 
@@ -47,44 +49,29 @@ class LayoutDataset(Dataset):
         self,
         records: Sequence[ImageRecord],
         vocabulary: Vocabulary,
-        image_size: int,
-        image_channels: int,
-        crop_policy: str = "resize",
-        background_rate: float = 0.0,
-        random_flip: bool = False,
-        min_visible: float = 0.0,
-        max_objects: int = 0,
-        max_objects_policy: str = "error",
-        use_instances: bool = True,
-        layout_kind: str = "boxes",
-        value_range: Range | None = None,
+        data: DataConfig = DataConfig(),
+        model: ModelConfig = ModelConfig(),
         seed: int = 0,
     ):
-        if crop_policy not in transforms.CROP_POLICIES:
-            known = ", ".join(transforms.CROP_POLICIES)
-            raise ValueError(f"--crop_policy {crop_policy}: choose from {known}")
-        if max_objects_policy not in MAX_OBJECTS_POLICIES:
+        choices = (
+            ("crop_policy", data.crop_policy, transforms.CROP_POLICIES),
+            ("max_objects_policy", data.max_objects_policy, MAX_OBJECTS_POLICIES),
+        )
+        for flag, value, known in choices:
+            if value not in known:
+                raise ValueError(f"--{flag} {value}: choose from {', '.join(known)}")
+        if data.background_rate and data.crop_policy != "object":
             raise ValueError(
-                f"--max_objects_policy {max_objects_policy}: choose from {', '.join(MAX_OBJECTS_POLICIES)}"
+                f"--background_rate {data.background_rate}: only --crop_policy object has it, not {data.crop_policy}"
             )
-        if background_rate and crop_policy != "object":
-            raise ValueError(
-                f"--background_rate {background_rate}: only --crop_policy object has it, not {crop_policy}"
-            )
-        self.records = records
-        self.vocabulary = vocabulary
-        self.image_size = image_size
-        self.image_channels = image_channels
-        self.crop_policy = crop_policy
-        self.background_rate = background_rate
-        self.random_flip = random_flip
-        self.min_visible = min_visible
-        self.max_objects = max_objects
-        self.max_objects_policy = max_objects_policy
-        self.use_instances = use_instances
-        self.layout_kind = layout_kind
-        self.value_range = value_range
-        self.seed = seed
+        self.records, self.vocabulary, self.data, self.model, self.seed = records, vocabulary, data, model, seed
+        self.image_size, self.image_channels, self.layout_kind = (
+            model.image_size,
+            model.image_channels,
+            model.layout_kind,
+        )
+        self.value_range = data.black_and_white
+        self.crop_policy = transforms.CROP_POLICIES[data.crop_policy]
         self.picture_of: Callable[[ImageRecord], Picture] = self.read
         self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # boxes and labels of label maps, by index
 
@@ -93,22 +80,21 @@ class LayoutDataset(Dataset):
 
     def read(self, record: ImageRecord) -> Picture:
         """A record's picture, no larger than its cuts need it."""
-        policy = transforms.CROP_POLICIES[self.crop_policy]
         # Maps belong to the picture as it is stored; boxes are drawn on it upright.
         picture = read_picture(
             record.path,
             self.image_channels,
             upright=not record.maps,
             value_range=self.value_range,
-            reduction=partial(transforms.reduction, policy=policy, size=self.image_size),
+            reduction=partial(transforms.reduction, policy=self.crop_policy, size=self.image_size),
         )
-        return transforms.cut_once(picture, policy, self.image_size)
+        return transforms.cut_once(picture, self.crop_policy, self.image_size)
 
     @property
     def picture_settings(self) -> str:
         """All that decides how `read` reads a picture, besides the picture."""
-        size = self.image_size if transforms.CROP_POLICIES[self.crop_policy] in transforms.SHOWN else ""
-        return f"{self.image_channels} {self.value_range} {self.crop_policy} {size}"
+        size = self.image_size if self.crop_policy in transforms.SHOWN else ""
+        return f"{self.image_channels} {self.value_range} {self.data.crop_policy} {size}"
 
     def whole(self, index: int) -> tuple[Picture, np.ndarray, np.ndarray, semantic_map.Maps | None]:
         """A record's picture before it is cut, boxes (N, 4) in its file's pixels and labels (N,) of all drawn on it."""
@@ -123,7 +109,7 @@ class LayoutDataset(Dataset):
         record, rng = self.records[index], self._rng(index, epoch)
         picture, boxes, labels, maps = self.whole(index)
         policy = self._policy(rng)
-        cut = transforms.apply(picture, boxes, policy, self.image_size, self.min_visible, self.random_flip, rng)
+        cut = transforms.apply(picture, boxes, policy, self.image_size, self.data, rng)
         return Seen(boxes, labels, cut, self._limit(record, cut.boxes, rng), maps)
 
     def layout(self, index: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -131,9 +117,7 @@ class LayoutDataset(Dataset):
         rng = self._rng(index, epoch)
         (width, height), boxes, labels = self.annotation(index)
         policy = self._policy(rng)
-        framing = transforms.frame(
-            width, height, boxes, policy, self.image_size, self.min_visible, self.random_flip, rng
-        )
+        framing = transforms.frame(width, height, boxes, policy, self.image_size, self.data, rng)
         chosen = self._limit(self.records[index], framing.boxes, rng)
         return framing.boxes[chosen], labels[framing.kept[chosen]]
 
@@ -176,45 +160,48 @@ class LayoutDataset(Dataset):
         return np.random.default_rng((self.seed, epoch, index))
 
     def _policy(self, rng: np.random.Generator) -> transforms.CropPolicy:
-        somewhere = self.background_rate and rng.random() < self.background_rate
-        return transforms.anywhere if somewhere else transforms.CROP_POLICIES[self.crop_policy]
+        somewhere = self.data.background_rate and rng.random() < self.data.background_rate
+        return transforms.anywhere if somewhere else self.crop_policy
 
     def _drawn(self, index: int, maps: semantic_map.Maps | None) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (N, 4) in pixels and labels (N,) of all that is drawn on a picture."""
         record = self.records[index]
-        if maps:  # finding the parts of a large map takes longer than reading it
+        if maps and record.maps:  # finding the parts of a large map takes longer than reading it
             if index not in self._found:
-                self._found[index] = semantic_map.objects(maps, record.maps.coding, self.use_instances)
+                self._found[index] = semantic_map.objects(maps, record.maps.coding, not self.model.no_instance)
             return self._found[index]
         boxes = boxes_array(record.boxes)
         return boxes, np.array([self.vocabulary.label_of(record, box) for box in record.boxes], dtype=np.int64)
 
     def _cut_maps(self, maps: semantic_map.Maps, cut: transforms.Cut) -> Tensor:
         """Labels and instance edges (2, S, S) of what is seen; edges as SDM finds them, in the map cut to size."""
-        labels, instances = (
-            None if ids is None else transforms.cut_map(ids, cut.window, self.image_size, cut.mirrored) for ids in maps
-        )
-        edges = np.zeros_like(labels) if instances is None else semantic_map.edges(instances)
+
+        def cut_map(ids: NDArray) -> NDArray:
+            return transforms.cut_map(ids, cut.window, self.image_size, cut.mirrored)
+
+        labels = cut_map(maps.labels)
+        edges = np.zeros_like(labels) if maps.instances is None else semantic_map.edges(cut_map(maps.instances))
         return torch.from_numpy(np.stack([labels, edges]).astype(np.int16))
 
     def _limit(self, record: ImageRecord, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Which boxes stay, in their order."""
-        if not self.max_objects or len(boxes) <= self.max_objects:
+        most = self.data.max_objects
+        if not most or len(boxes) <= most:
             return np.arange(len(boxes))
-        if self.max_objects_policy == "largest":
+        if self.data.max_objects_policy == "largest":
             areas = transforms.visible_sides(boxes).prod(axis=1)
-            return np.sort(np.argsort(-areas, kind="stable")[: self.max_objects])
-        if self.max_objects_policy == "random":
-            return np.sort(rng.choice(len(boxes), self.max_objects, replace=False))
+            return np.sort(np.argsort(-areas, kind="stable")[:most])
+        if self.data.max_objects_policy == "random":
+            return np.sort(rng.choice(len(boxes), most, replace=False))
         raise AnnotationError(
-            f"{record.path}: {len(boxes)} objects, more than --max_objects {self.max_objects}; "
+            f"{record.path}: {len(boxes)} objects, more than --max_objects {most}; "
             "raise it, or choose --max_objects_policy largest or random"
         )
 
 
 def _check_size(record: ImageRecord, size: tuple[int, int], maps: semantic_map.Maps | None) -> None:
     annotated, where = (record.width, record.height), "annotated as"
-    if maps:
+    if maps and record.maps:
         annotated, where = maps.labels.shape[::-1], f"its label map {record.maps.labels} has"
     if any(annotated) and size != annotated:
         stated, found = (f"{width}x{height}" for width, height in (annotated, size))

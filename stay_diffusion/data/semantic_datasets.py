@@ -78,17 +78,20 @@ def place_of(mode: str, data_dir: Path, split: str) -> Place:
         found = next((folder for folder in labels if folder.is_dir()), labels[0])
         return Place(images, found, data_dir / "instances" / part, is_split)
     where = SEMANTIC_DATASETS[mode]
-    patterns = where.images, where.labels, where.instances
-    return Place(*(pattern and data_dir / pattern.format(split=where.splits[split]) for pattern in patterns))
+    name = where.splits[split]
+    images, labels_of = (data_dir / pattern.format(split=name) for pattern in (where.images, where.labels))
+    return Place(images, labels_of, data_dir / where.instances.format(split=name) if where.instances else None)
 
 
-def read(mode: str, data_dir: Path, split: str) -> list[ImageRecord]:
+def read(mode: str, data_dir: Path, split: str, coding: Coding | None = None) -> list[ImageRecord]:
     """The pictures of a split, "train" or "val", with their maps, in the order of their names.
+
+    `coding` says what the ids in the maps mean; without it, it is the data set's own.
 
     A picture without a label map, or without an instance map where others have one, is an AnnotationError that names
     it; label maps without a picture are counted in a warning. EmptySplit where the split's folder is not there.
     """
-    coding, where = coding_of(mode, data_dir), place_of(mode, data_dir, split)
+    coding, where = coding or coding_of(mode, data_dir), place_of(mode, data_dir, split)
     endings = SEMANTIC_DATASETS[mode].endings if mode in SEMANTIC_DATASETS else NO_ENDINGS
     for folder in where[:2]:
         if not folder.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..system import storage
 from .annotations import AnnotationError, EmptySplit, ImageRecord
 from .formats.files import composed
 
@@ -56,6 +57,15 @@ def some_of(records: Sequence[ImageRecord], num: int, seed: int) -> list[ImageRe
     ordered = sorted(records, key=lambda record: (record.stem, str(record.path)))
     drawn = np.random.default_rng(seed).permutation(len(ordered))[:num]
     return [ordered[i] for i in sorted(drawn)]
+
+
+def local_list(id_list: str) -> str:
+    """A list's name with {split} in it still, its files on this machine."""
+    if not storage.is_remote(id_list):
+        return id_list
+    for split in FOLDERS:
+        storage.local(id_list.replace(PLACE, split))
+    return str(storage.copy_of(id_list))
 
 
 def list_of(id_list: str, split: str) -> Path | None:

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from .annotations import AnnotationError, ImageRecord
+from ..config import DataConfig
+from .annotations import AnnotationError, ImageRecord, Vocabulary
 
 logger = logging.getLogger("stay_diffusion.data")
 
@@ -35,7 +36,7 @@ def apply_map(
     for record in records:
         boxes = tuple(replace(box, label=names.get(box.label, box.label)) for box in record.boxes)
         left_out.update(old.label for old, new in zip(record.boxes, boxes, strict=True) if not new.label)
-        product = names.get(record.product, record.product) or None
+        product = (names.get(record.product, record.product) or None) if record.product else None
         mapped.append(replace(record, boxes=tuple(box for box in boxes if box.label), product=product))
     if left_out:
         counts = ", ".join(f"{tag} {count}" for tag, count in left_out.items())
@@ -66,3 +67,25 @@ def others(
         if name not in known:
             raise AnnotationError(f"--classes {name}: no such tag; tags: {', '.join(known) or 'none'}")
     return tuple(name for name in known if name not in classes and name not in products)
+
+
+def choose_products(
+    data: DataConfig,
+    records: Sequence[ImageRecord],
+    tags: Sequence[str],
+    whole: Sequence[str],
+    known: Vocabulary,
+) -> tuple[str, ...]:
+    """Return the names of products: --product_tags, else those that records name and the tags on `whole` images.
+
+    Products of `known` that the data have stay products. Raises AnnotationError for a tag that the data do not have.
+    """
+    named = dict.fromkeys(sorted({record.product for record in records if record.product}))
+    found = (*(tag for tag in whole if tag not in (*data.classes, *known.classes)), *named)
+    kept = (tag for tag in known.products if tag in tags)
+    products = tuple(dict.fromkeys((*(data.product_tags or found), *kept)))
+    there = dict.fromkeys([*tags, *(box.label for record in records for box in record.boxes)])
+    for tag in () if named else products:  # files that name products need not show all of them, in a small val folder
+        if tag not in there:
+            raise AnnotationError(f"--product_tags {tag}: no such tag; tags: {', '.join(there) or 'none'}")
+    return products

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..config import DataConfig
 from .images import Picture, Window
 
 CropPolicy = Callable[[int, int, NDArray, int, np.random.Generator], Window]
@@ -19,6 +20,7 @@ RANDOM_CROP_SHARE = 0.8  # the least share of the short side that a random crop 
 SPARE = 2  # how many times larger than shown a picture stays when it is made smaller before it is cut
 ROUNDING = 1e-6
 NO_BOXES = np.zeros((0, 4))
+UNUSED = np.random.default_rng(0)  # for policies that draw nothing
 
 
 class Framing(NamedTuple):
@@ -63,7 +65,9 @@ def random_square(width: int, height: int, boxes: NDArray, size: int, rng: np.ra
 def anywhere(width: int, height: int, boxes: NDArray, size: int, rng: np.random.Generator) -> Window:
     """A window of the output's own size at random; the largest square that fits in a smaller picture."""
     side = min(size, width, height)
-    return _square(rng.integers(width - side, endpoint=True), rng.integers(height - side, endpoint=True), side)
+    return _square(
+        int(rng.integers(width - side, endpoint=True)), int(rng.integers(height - side, endpoint=True)), side
+    )
 
 
 def around_object(width: int, height: int, boxes: NDArray, size: int, rng: np.random.Generator) -> Window:
@@ -87,7 +91,7 @@ CROP_POLICIES: dict[str, CropPolicy] = {
 }
 
 # The least share of the short side that a policy shows; the others show some pixels as they are.
-SHOWN = {whole: 1.0, center_square: 1.0, random_square: RANDOM_CROP_SHARE}
+SHOWN: dict[CropPolicy, float] = {whole: 1.0, center_square: 1.0, random_square: RANDOM_CROP_SHARE}
 FIXED = (whole, center_square)  # those that always show the same of a picture
 
 
@@ -101,7 +105,7 @@ def cut_once(picture: Picture, policy: CropPolicy, size: int) -> Picture:
     """A picture of which `policy` always shows the same, already cut to `size`; others as they are."""
     if policy not in FIXED:
         return picture
-    window = policy(picture.width, picture.height, NO_BOXES, size, None)
+    window = policy(picture.width, picture.height, NO_BOXES, size, UNUSED)
     return picture._replace(image=cut_image(picture, window, size), shown=window)
 
 
@@ -111,22 +115,21 @@ def frame(
     boxes: NDArray,
     policy: CropPolicy,
     size: int,
-    min_visible: float,
-    flip: bool,
+    data: DataConfig,
     rng: np.random.Generator,
 ) -> Framing:
-    """What is seen of a picture with boxes (N, 4), in pixels, mirrored half of the time if `flip`.
+    """What is seen of a picture with boxes (N, 4), in pixels, mirrored half of the time with --random_flip.
 
-    A box is kept if at least one output pixel each way is seen and the share `min_visible` of its area (of an object
+    A box is kept if at least one output pixel each way is seen and the share --min_visible of its area (of an object
     larger than the view: of what the view can hold).
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     window = policy(width, height, boxes, size, rng)
     boxes = map_boxes(boxes, window)
-    mirrored = flip and rng.random() < 0.5
+    mirrored = data.random_flip and rng.random() < 0.5
     if mirrored:
         boxes = mirror_boxes(boxes)
-    kept = np.flatnonzero(is_visible(boxes, size, min_visible))
+    kept = np.flatnonzero(is_visible(boxes, size, data.min_visible))
     return Framing(window, mirrored, boxes[kept].astype(np.float32), kept)
 
 
@@ -135,12 +138,11 @@ def apply(
     boxes: NDArray,
     policy: CropPolicy,
     size: int,
-    min_visible: float,
-    flip: bool,
+    data: DataConfig,
     rng: np.random.Generator,
 ) -> Cut:
     """Crops a picture and its boxes, in pixels of the file, to size x size as `frame` says."""
-    framing = frame(picture.width, picture.height, boxes, policy, size, min_visible, flip, rng)
+    framing = frame(picture.width, picture.height, boxes, policy, size, data, rng)
     image = cut_image(picture, framing.window, size)
     if framing.mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -177,12 +179,12 @@ def mirror_boxes(boxes: NDArray) -> NDArray:
     return np.stack([1 - x1, y0, 1 - x0, y1], axis=1)
 
 
-def is_visible(boxes: NDArray, size: int, min_visible: float) -> NDArray[np.bool_]:
-    """Which boxes in [0, 1] show `min_visible` of what could be seen of them, and one of `size` pixels, (N,)."""
+def is_visible(boxes: NDArray, size: int, least_share: float) -> NDArray[np.bool_]:
+    """Which boxes in [0, 1] show `least_share` of what could be seen of them, and one of `size` pixels, (N,)."""
     seen, drawn = visible_sides(boxes), boxes[:, 2:] - boxes[:, :2]
     # Of an object larger than the window only so much can be seen at best: one that fills the view is not lost.
     most = drawn.clip(max=1).prod(axis=1)
-    enough = seen.prod(axis=1) >= (min_visible - ROUNDING) * most
+    enough = seen.prod(axis=1) >= (least_share - ROUNDING) * most
     return enough & (seen * size >= 1 - ROUNDING).all(axis=1)
 
 

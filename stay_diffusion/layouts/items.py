@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..data.annotations import (
     boxes_array,
     label_boxes,
 )
+from ..data.codings import Coding
 from ..data.formats import vott
 from ..data.layout import UNKNOWN_PRODUCT
 from ..data.manifest import ManifestLayout
@@ -29,37 +31,30 @@ from ..data.samples import LayoutDataset, Sample
 class LayoutItem:
     """One picture to make: its name, product, and objects in shares of its sides.
 
-    `source` says where the layout comes from; `dataset` and `index` where its real picture is, if there is one; `into`
-    is the picture that the objects are to be put into: those that it has already come first.
+    `source` says where the layout comes from. `read_real` reads its real image, if there is one, cut the same way;
+    `coding` is that of the image's label map, if it has one, and with `is_map` the map, not the boxes, is what the
+    network sees. `into` is the image that the objects are to be put into: those that it has already come first.
     """
 
     stem: str
     product: str | None
     objects: tuple[RelativeBox, ...]
     source: str
-    dataset: LayoutDataset | None = None
-    index: int = 0
+    read_real: Callable[[], Sample] | None = None
+    coding: Coding | None = None
+    is_map: bool = False
     into: ImageRecord | None = None
 
     def real(self) -> Sample | None:
-        """The real picture that this layout was drawn on, cut the same way, with its label map."""
-        return self.dataset.sample(self.index, epoch=0) if self.dataset else None
-
-    @property
-    def has_map(self) -> bool:
-        return self.dataset is not None and self.dataset.records[self.index].maps is not None
-
-    @property
-    def is_map(self) -> bool:
-        """Whether the map, not the boxes, is what the network sees."""
-        return self.has_map and self.dataset.layout_kind == "map"
+        return self.read_real() if self.read_real else None
 
     def tensors(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, int, Tensor | None]:
         """Boxes (n, 4), labels (n,), product and semantic map, as `Layout.collate` takes them."""
-        record = ImageRecord(Path(self.source), 1, 1, self.objects, self.product)
+        record = ImageRecord(Path(self.source), 1, 1, product=self.product)
         boxes = torch.from_numpy(boxes_array(self.objects)).float()
         labels = torch.tensor([vocabulary.label_of(record, box) for box in self.objects], dtype=torch.long)
-        return boxes, labels, vocabulary.product_of(record), self.real().semantic_map if self.has_map else None
+        real = self.real() if self.coding else None
+        return boxes, labels, vocabulary.product_of(record), real.semantic_map if real else None
 
 
 def from_dataset(dataset: LayoutDataset, most: int = 0) -> list[LayoutItem]:
@@ -70,7 +65,9 @@ def from_dataset(dataset: LayoutDataset, most: int = 0) -> list[LayoutItem]:
         _, boxes, labels, product, _ = dataset.sample(index, epoch=0)
         objects = label_boxes(boxes, labels, names.classes)
         product_name = None if product == UNKNOWN_PRODUCT else names.products[product - 1]
-        items.append(LayoutItem(record.stem, product_name, objects, str(record.path), dataset, index))
+        read_real, coding = partial(dataset.sample, index, epoch=0), record.maps.coding if record.maps else None
+        is_map = coding is not None and dataset.layout_kind == "map"
+        items.append(LayoutItem(record.stem, product_name, objects, str(record.path), read_real, coding, is_map))
     return items
 
 

@@ -148,6 +148,8 @@ def _spans(
     objects: Objects, own: int, axis: int, length: float, jitter: NDArray, centres: NDArray, coins: NDArray
 ) -> tuple[NDArray, NDArray]:
     """Starts and ends (n,) along an axis of `length` pixels, for the borders of object `own`."""
+    at_start: NDArray | bool
+    at_end: NDArray | bool
     at_start, at_end = (bool(at) for at in objects.at[own, axis::2])
     first, last = objects.gaps[own, axis::2, None] * jitter  # below 0 where the object is cut
     if at_start and at_end:

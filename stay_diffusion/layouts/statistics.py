@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..data.annotations import AnnotationError, label_boxes
 from ..data.samples import LayoutDataset
-from ..data.transforms import CROP_POLICIES, FIXED
+from ..data.transforms import FIXED
 from .items import LayoutItem
 
 KINDS = ("seen", "whole")
@@ -87,7 +87,7 @@ def of_dataset(dataset: LayoutDataset) -> dict[str, LayoutStatistics]:
     names, has_maps = dataset.vocabulary, any(record.maps for record in dataset.records)
     number = min(len(dataset), MOST_MAPS if has_maps else MOST_PICTURES)
     chosen = np.linspace(0, len(dataset) - 1, number).round().astype(int).tolist()
-    is_fixed = has_maps or CROP_POLICIES[dataset.crop_policy] in FIXED
+    is_fixed = has_maps or dataset.crop_policy in FIXED
     epochs = 1 if is_fixed else math.ceil(FEWEST_VIEWS / number)
     pictures = {
         "seen": [picture for epoch in range(epochs) for index in chosen for picture in _seen(dataset, index, epoch)],

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,5 +85,5 @@ def _check(statistics: LayoutStatistics) -> None:
 
 def same_data(data: DataConfig, counted: DataConfig) -> bool:
     """Whether layouts are the same under two configurations of data, which may differ in how pictures are loaded."""
-    loading = {"num_workers": 0, "cache": "off", "on_bad_data": "error", "value_range": ""}
+    loading: dict[str, Any] = {"num_workers": 0, "cache": "off", "on_bad_data": "error", "value_range": ""}
     return replace(data, **loading) == replace(counted, **loading)

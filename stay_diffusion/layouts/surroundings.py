@@ -61,7 +61,7 @@ class Surroundings:
 
 def greys(record: ImageRecord, value_range: Range | None) -> NDArray[np.float32]:
     """A record's picture (H, W), 0 black and 1 white."""
-    return np.asarray(read_image(record.path, 1, value_range=value_range), dtype=np.float32) / 255
+    return np.asarray(read_image(record.path, 1, value_range=value_range), dtype=np.float32) / np.float32(255)
 
 
 def around(grey: NDArray[np.float32], boxes: NDArray) -> NDArray[np.float32]:

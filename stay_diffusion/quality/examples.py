@@ -55,13 +55,13 @@ class View(NamedTuple):
 def views(dataset: LayoutDataset) -> Iterator[View]:
     """Every picture of a data set: unscaled crops are taken from whole pictures, others from what the network sees."""
     for index in range(len(dataset)):
-        if dataset.crop_policy == "object":
+        if dataset.data.crop_policy == "object":
             picture, boxes, labels, _ = dataset.whole(index)
             boxes = boxes.reshape(-1, 4)
             yield View(index, picture.image, boxes, labels, boxes, np.arange(len(boxes)))
             continue
         found: set[int] = set()
-        for epoch in range(LOOKS.get(dataset.crop_policy, 1)):
+        for epoch in range(LOOKS.get(dataset.data.crop_policy, 1)):
             seen = dataset.see(index, epoch)
             sources = seen.boxes.reshape(-1, 4)
             boxes = transforms.map_boxes(sources, seen.cut.window) * dataset.image_size
@@ -79,7 +79,7 @@ def examples(dataset: LayoutDataset, seed: int) -> Examples:
     have one crop only, the whole.
     """
     num_classes, channels = len(dataset.vocabulary.classes), dataset.image_channels
-    windowed = dataset.crop_policy == "object"
+    windowed = dataset.data.crop_policy == "object"
     most = max(MOST // max(num_classes, 1), LEAST_PER_CLASS)
     counts = np.zeros(num_classes + 1, dtype=np.int64)
     sizes: list[NDArray] = []  # width and height of the objects so far, which those of empty places are drawn from

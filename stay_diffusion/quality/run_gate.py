@@ -81,12 +81,12 @@ def made_for(dataset: LayoutDataset, config: RunConfig) -> dict:
         boxes = [(box.label, *box.edges) for box in record.boxes]
         sizes = [(str(file), file.stat().st_size if file.exists() else None) for file in files if file]
         digest.update(json.dumps([sizes, boxes]).encode(errors="surrogateescape"))
-    windows = dataset.crop_policy != "resize"
+    windows = dataset.data.crop_policy != "resize"
     return {
         "method": METHOD,
         "classes": list(dataset.vocabulary.classes),
         "channels": dataset.image_channels,
-        "crops": [dataset.crop_policy, dataset.image_size, dataset.min_visible if windows else None],
+        "crops": [dataset.data.crop_policy, dataset.image_size, dataset.data.min_visible if windows else None],
         "flips": config.data.random_flip,
         "value range": dataset.value_range and list(dataset.value_range),
         "seed": config.train.seed,

@@ -2,17 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..config import DataConfig, DiffusionConfig, RunConfig
 from ..config.flags import FREE, VOCABULARY, contradictions
 from ..data.annotations import EmptySplit, ImageRecord, Vocabulary
 from ..data.checks import usable
 from ..data.codings import CODINGS
-from ..data.datasets import NO_NAMES, Shared, load_records, report
+from ..data.datasets import read_split, report
 from ..data.problems import Problem
 from ..data.samples import LayoutDataset
 from ..data.semantic_datasets import MODES
-from ..data.splits import PLACE
 from ..data.tags import merged
 from ..diffusion.gaussian_diffusion import GaussianDiffusion, respace
 from ..models.unet import UNet
@@ -49,55 +49,6 @@ def build_training_diffusion(config: DiffusionConfig) -> GaussianDiffusion:
     return respace(build_diffusion(config), config.timestep_respacing)
 
 
-def read_split(
-    data: DataConfig,
-    split: str,
-    problems: list[Problem] | None = None,
-    select: bool = False,
-    known: Vocabulary | None = None,
-    shared: Shared | None = None,
-) -> tuple[list[ImageRecord], Vocabulary]:
-    """The records of a split, "train" or "val", and the vocabulary they are read with.
-
-    With `select`, classes other than `data.classes` are left out: for choosing what to train. Else they are an error.
-    Those of `known` come first in the vocabulary.
-    What cannot be used is added to `problems`, or without it treated as `data.on_bad_data` says.
-    Where the same files hold both splits, a dict given twice as `shared` saves reading them again.
-    """
-    if not data.data_dir:
-        raise ValueError("--data_dir: needed, the folder of annotated images")
-    return load_records(
-        data.dataset_mode,
-        storage.local(data.data_dir),
-        split,
-        image_dir=storage.local(data.image_dir) if data.image_dir else None,
-        product_tags=data.product_tags,
-        classes=data.classes,
-        class_map=data.class_map,
-        select=select,
-        known=known or NO_NAMES,
-        val_fraction=data.val_fraction,
-        id_list=_local_list(data.id_list),
-        on_bad_data=data.on_bad_data,
-        coco_filter={
-            "min_object_size": data.coco_min_object_size,
-            "min_objects": data.coco_min_objects,
-            "max_objects": data.coco_max_objects,
-        },
-        problems=problems,
-        shared=shared,
-    )
-
-
-def _local_list(id_list: str) -> str:
-    """A list's name with {split} in it still, its files on this machine."""
-    if not storage.is_remote(id_list):
-        return id_list
-    for split in ("train", "val"):
-        storage.local(id_list.replace(PLACE, split))
-    return str(storage.copy_of(id_list))
-
-
 def with_readable_pictures(
     records: list[ImageRecord], data: DataConfig, problems: list[Problem] | None = None
 ) -> list[ImageRecord]:
@@ -132,7 +83,7 @@ def with_vocabulary(config: RunConfig, vocabulary: Vocabulary) -> RunConfig:
         raise ValueError(f"--num_classes {config.data.num_classes}: the data have {len(names[kind])} {what}")
     data = replace(with_names(config.data, vocabulary), num_classes=len(names[kind]))
     # Absolute, so that sampling finds the data from wherever it is started.
-    folders = {
+    folders: dict[str, Any] = {
         name: value if storage.is_remote(value) else str(Path(value).resolve())
         for name in ("data_dir", "image_dir", "id_list")
         if (value := getattr(data, name))
@@ -174,22 +125,11 @@ def build_dataset(records: list[ImageRecord], config: RunConfig, augment: bool) 
         records = [replace(record, boxes=(), product=None, maps=None) for record in records]
     elif model.layout_kind == "map":
         _check_maps(records, data.dataset_mode, model.no_instance)
-    return LayoutDataset(
-        records,
-        vocabulary_of(config),
-        image_size=model.image_size,
-        image_channels=model.image_channels,
-        crop_policy=data.crop_policy,
-        background_rate=data.background_rate if augment else 0.0,
-        random_flip=data.random_flip and augment,
-        min_visible=data.min_visible,
-        max_objects=data.max_objects if model.layout_kind == "boxes" else 0,
-        max_objects_policy=data.max_objects_policy,
-        use_instances=not model.no_instance,
-        layout_kind=model.layout_kind,
-        value_range=data.black_and_white,
-        seed=config.train.seed,
-    )
+    if not augment:
+        data = replace(data, background_rate=0.0, random_flip=False)
+    if model.layout_kind != "boxes":
+        data = replace(data, max_objects=0)
+    return LayoutDataset(records, vocabulary_of(config), data, model, config.train.seed)
 
 
 def trained_config(weights: Path, given: dict, fallback: RunConfig, flag: str, free: tuple[str, ...] = ()) -> RunConfig:

@@ -89,10 +89,9 @@ class ResultsFolder:
             entry = replace(entry, file=f"rejected/{item.stem}.png", rejected=True)
             (self.path / "rejected").mkdir(exist_ok=True)
         save_png(image, self.path / entry.file, text_chunks(entry.as_json()))
-        real = item.real() if item.has_map or source_image is None else None
-        if item.has_map:
-            coding = item.dataset.records[item.index].maps.coding
-            labels = semantic_map.to_image(real.semantic_map[0].numpy(), coding)
+        real = item.real() if item.coding or source_image is None else None
+        if item.coding and real is not None and real.semantic_map is not None:
+            labels = semantic_map.to_image(real.semantic_map[0].numpy(), item.coding)
         else:
             labels = draw_layout(item.objects if objects is None else objects, self.vocabulary.classes, image.size)
         save_png(labels, self.path / "labels" / f"{item.stem}.png")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reading import load_records
 
 from stay_diffusion.commands import run
 from stay_diffusion.data.annotations import Box, ImageRecord
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.exports import READ_AS
 from stay_diffusion.data.formats import vott, yolo
 from stay_diffusion.data.provenance import text_chunks

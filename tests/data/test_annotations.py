@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from reading import load_records
 
 from stay_diffusion.data import datasets
 from stay_diffusion.data.annotations import (
@@ -13,7 +14,6 @@ from stay_diffusion.data.annotations import (
     build_vocabulary,
     find_product_tags,
 )
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.splits import find_split
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared"

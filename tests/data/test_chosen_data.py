@@ -5,10 +5,10 @@ import logging
 from pathlib import Path
 
 import pytest
+from reading import load_records
 
 from stay_diffusion.data import datasets
 from stay_diffusion.data.annotations import AnnotationError, Box, EmptySplit, ImageRecord, Vocabulary
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.splits import listed
 from stay_diffusion.data.tags import merged, read_map
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from stay_diffusion.config import DataConfig
 from stay_diffusion.data import coco_stuff
 from stay_diffusion.data.annotations import AnnotationError, Box, EmptySplit, Vocabulary
 from stay_diffusion.data.class_names import COCO_STUFF
@@ -40,10 +41,10 @@ def save(
     return folder
 
 
-def kept(folder, **options):
+def kept(folder, problems=None, **options):
     """Image name -> how many objects, of what the filter keeps."""
     try:
-        records, _, _ = coco_stuff.read(folder, "train", **options)
+        records, _, _ = coco_stuff.read(folder, "train", DataConfig(**options), problems=problems)
     except EmptySplit:
         return {}
     return {record.stem: len(record.boxes) for record in records}
@@ -126,7 +127,7 @@ def test_images_have_three_to_eight_objects_none_cut_off(tmp_path, things, keeps
 def test_every_threshold_can_be_set(tmp_path, size, fewest, most, images):
     things = [thing(key) for key in (3, 4, 9) for _ in range(key - 1)]
     save(tmp_path, things, [stuff(key) for key in (3, 4, 9)], images=(3, 4, 9))
-    assert kept(tmp_path, min_object_size=size, min_objects=fewest, max_objects=most).keys() == images
+    assert kept(tmp_path, coco_min_object_size=size, coco_min_objects=fewest, coco_max_objects=most).keys() == images
 
 
 @pytest.mark.parametrize("left_out", [
@@ -302,12 +303,18 @@ def test_nothing_left_is_an_empty_split_with_the_counts(tmp_path):
         coco_stuff.read(tmp_path, "train")
 
 
-@pytest.mark.parametrize(("options", "flag"), [
-    ({"min_object_size": 1}, "--coco_min_object_size 1"), ({"min_object_size": -0.1}, "--coco_min_object_size -0.1"),
-    ({"min_object_size": float("nan")}, "--coco_min_object_size nan"), ({"min_objects": -1}, "--coco_min_objects -1"),
-    ({"max_objects": 2}, "--coco_max_objects 2"), ({"min_objects": 0, "max_objects": 0}, "--coco_max_objects 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"coco_min_object_size": 1}, "--coco_min_object_size 1"),
+        ({"coco_min_object_size": -0.1}, "--coco_min_object_size -0.1"),
+        ({"coco_min_object_size": float("nan")}, "--coco_min_object_size nan"),
+        ({"coco_min_objects": -1}, "--coco_min_objects -1"),
+        ({"coco_max_objects": 2}, "--coco_max_objects 2"),
+        ({"coco_min_objects": 0, "coco_max_objects": 0}, "--coco_max_objects 0"),
+    ],
+)
 def test_an_impossible_threshold_is_an_error_with_the_flag(tmp_path, options, flag):
     save(tmp_path, [thing()] * 3, [stuff()])
     with pytest.raises(ValueError, match=flag):
-        coco_stuff.read(tmp_path, "train", **options)
+        coco_stuff.read(tmp_path, "train", DataConfig(**options))

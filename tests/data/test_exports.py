@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from reading import load_records
 
 from stay_diffusion.data import exports
 from stay_diffusion.data.annotations import Box, ImageRecord, Vocabulary, assign_products
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.exports import EXPORTS, READ_AS, LabelledSet
 from stay_diffusion.data.formats import coco, coco_masks, voc, vott, yolo
 from stay_diffusion.data.formats.files import link_image

@@ -9,12 +9,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from reading import load_records
 from torch.testing import assert_close
 
 from stay_diffusion.config import DataConfig
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, assign_products
-from stay_diffusion.data.datasets import load_records
-from stay_diffusion.data.formats import coco, voc, vott, vott_csv, yolo
+from stay_diffusion.data.formats import coco, voc, vott, yolo
 from stay_diffusion.data.loader import batches
 from stay_diffusion.data.problems import LEFT_OUT
 from stay_diffusion.run import factory
@@ -82,7 +82,6 @@ FORMATS = {  # name: (writes records below a folder, reads them again), the pict
         lambda folder, records, root: coco.write(folder / "x.json", records, NAMES, name="x", image_dir=root),
         coco.read,
     ),
-    "CSV": (lambda folder, records, _: vott_csv.write(folder / "x-export.csv", records, NAMES), vott_csv.read),
 }
 
 
@@ -100,9 +99,7 @@ def drawn_records(draw, folder):
     return made
 
 
-@pytest.mark.parametrize("has_csv", [False, True])
-def test_any_records_pass_through_all_formats_in_any_order(tmp_path, caplog, has_csv):
-    """A CSV has no pictures without boxes, no classes without boxes and no order of classes: all else survives."""
+def test_any_records_pass_through_all_formats_in_any_order(tmp_path, caplog):
     caplog.set_level(logging.ERROR)
     pictures = tmp_path / "pictures"
     for name, size in PICTURES.items():
@@ -111,7 +108,7 @@ def test_any_records_pass_through_all_formats_in_any_order(tmp_path, caplog, has
     rounds = iter(range(10**6))
 
     @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-    @given(drawn_records(pictures), st.permutations([name for name in FORMATS if has_csv or name != "CSV"]))
+    @given(drawn_records(pictures), st.permutations(list(FORMATS)))
     def run(records, order):
         seen = {record.path: record for record in records}
         found, folder = records, tmp_path / "written" / str(next(rounds))
@@ -119,14 +116,12 @@ def test_any_records_pass_through_all_formats_in_any_order(tmp_path, caplog, has
             write, read = FORMATS[name]
             (folder / name).mkdir(parents=True)
             write(folder / name, found, pictures)
-            if name == "CSV":
-                seen = {path: record for path, record in seen.items() if record.boxes or record.product}
             problems = []
             found, tags = read(folder / name, pictures, problems)
             found = assign_products(found, PRODUCTS)
             assert {problem.action for problem in problems} <= {LEFT_OUT}
             assert {record.path for record in found} == seen.keys()
-            assert [tag for tag in tags if tag not in PRODUCTS] == NAMES or name == "CSV"
+            assert [tag for tag in tags if tag not in PRODUCTS] == NAMES
             for record in found:
                 given = seen[record.path]
                 assert (record.width, record.height, record.product) == (given.width, given.height, given.product)
@@ -172,15 +167,10 @@ def test_batches_are_the_same_from_vott_voc_yolo_and_coco(tmp_path):
         ("coco", "coco_stuff_mini", "val", 46, 263),
         ("coco_json", "coco_stuff_mini", "train", 100, 662),
         ("sdi", "deeppcb", "val", 100, 644),
-        ("sdi", "deeppcb/val/vott-csv-export", "train", 100, 644),
     ],
 )
 def test_real_data_sets_have_the_counts_of_their_descriptions(mode, folder, split, images, boxes):
-    is_csv = "csv" in folder
-    image_dir = SHARED / "deeppcb/val/vott-json-export" if is_csv else None
-    records, _ = load_records(
-        mode, SHARED / folder, split, image_dir=image_dir, val_fraction=0 if is_csv else 0.1, on_bad_data="skip"
-    )
+    records, _ = load_records(mode, SHARED / folder, split, on_bad_data="skip")
     assert (len(records), sum(len(record.boxes) for record in records)) == (images, boxes)
 
 
@@ -204,8 +194,13 @@ def test_what_cannot_be_used_is_refused_unless_it_is_to_be_skipped(records, tmp_
     assert "1 times RECTANGLE regions without area" in caplog.text
 
 
-def test_csv_is_read_where_there_is_no_json(records, tmp_path):
-    vott_csv.write(tmp_path / "pictures/x-export.csv", records, CLASSES)
-    found, names = load_records("sdi", tmp_path / "pictures", "train", val_fraction=0)
-    assert [record.stem for record in found] == ["part ä 0", "part ä 2"]
-    assert names.classes == ("Scratches", "Spots", "pin-hole")
+@pytest.mark.parametrize("name", ["", "x-export.csv"])
+def test_a_csv_export_is_refused_with_what_to_export(tmp_path, name):
+    (tmp_path / "x-export.csv").write_text('"image","xmin","ymin","xmax","ymax","label"\n')
+    (tmp_path / "a.png").touch()
+    place = tmp_path / name
+    with pytest.raises(
+        AnnotationError, match=f"^{place}: a CSV export cannot hold good parts; .*Export settings -> VoTT JSON"
+    ) as error:
+        load_records("sdi", place, "train")
+    assert len(str(error.value).splitlines()) == 1

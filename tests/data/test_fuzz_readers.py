@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from reading import load_records
 
 from stay_diffusion.data.annotations import AnnotationError
-from stay_diffusion.data.datasets import load_records
 
 EXAMPLES = 45  # per format; thousands find no more
 fuzz = settings(
@@ -53,7 +53,6 @@ XML = (
     + "<object><name>Spots</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>8</ymax></bndbox></object>" * 2
     + "</annotation>"
 )
-CSV = '"image","xmin","ymin","xmax","ymax","label"\n' + '"0.png",1,2,5,8,"Spots"\n"1.png",1.5,2,5,8.25,"Pits"\n' * 2
 LABELS = "1 0.15 0.5 0.2 0.6\n0 0.1 0.1 0.5 0.1 0.5 0.9\n1 0.5 0.5 1 1\n"
 YAML = "path: .\ntrain: images/train\nval: images/train\nnc: 2\nnames:\n  0: Pits\n  1: Spots\n"
 LIST = "images/train/0.png\n./images/train/1.png\n"
@@ -74,7 +73,6 @@ LISTED = YOLO_FILES | {"data.yaml": YAML.replace("images/train", "train.txt", 1)
 TEXT_FILES = {
     "VOC": ("voc", "0.xml", XML, {"1.xml": XML}),
     "VOC alone": ("voc", "0.xml", XML, {}),
-    "CSV": ("sdi", "x-export.csv", CSV, {}),
     "YOLO": ("yolo", "labels/train/0.txt", LABELS, YOLO_FILES),
     "YOLO's yaml": ("yolo", "data.yaml", YAML, YOLO_FILES),
     "YOLO's list": ("yolo", "train.txt", LIST, LISTED),
@@ -211,7 +209,7 @@ def data(tmp_path):
 def check(mode, folder) -> None:
     """What is read can be used and what is said is one line; nothing else is raised."""
     problems = []
-    options = {"coco_filter": {"min_object_size": 0, "min_objects": 1}} if mode == "coco" else {}
+    options = {"coco_min_object_size": 0, "coco_min_objects": 1} if mode == "coco" else {}
     try:
         records, names = load_records(mode, folder, "train", val_fraction=0, problems=problems, **options)
     except AnnotationError as error:
@@ -256,7 +254,7 @@ def test_any_bytes_are_read_or_refused(data, mode, name, content, others):
 
 
 @pytest.mark.parametrize(("name", "separator"), [
-    ("CSV", ","), ("CSV", "\n"), ("YOLO", " "), ("YOLO's yaml", " "), ("YOLO's yaml", "\n"), ("YOLO's list", "/"),
+    ("YOLO", " "), ("YOLO's yaml", " "), ("YOLO's yaml", "\n"), ("YOLO's list", "/"),
 ])  # fmt: skip
 def test_any_words_are_read_or_refused(data, name, separator):
     mode, file, content, others = TEXT_FILES[name]

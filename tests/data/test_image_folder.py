@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from reading import load_records
 
 from stay_diffusion.data.annotations import AnnotationError
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.formats import image_folder
 from stay_diffusion.data.images import find_pictures
 from stay_diffusion.run import factory

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reading
 import torch
 from PIL import Image
 from torch.testing import assert_close
@@ -12,7 +13,6 @@ from stay_diffusion.data.codings import CODINGS
 from stay_diffusion.data.formats import semantic_map
 from stay_diffusion.data.layout import NULL_PRODUCT, Layout
 from stay_diffusion.data.loader import collate, in_order
-from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.data.transforms import CROP_POLICIES, cut_map
 from stay_diffusion.layouts.items import from_dataset
 from stay_diffusion.run import factory
@@ -45,7 +45,7 @@ def two_ids(rng, height, width):
 
 
 def dataset(records, **options):
-    return LayoutDataset(records, VOCABULARY, **{"image_size": 32, "image_channels": 1, **options})
+    return reading.dataset_of(records, VOCABULARY, **{"image_size": 32, "image_channels": 1, **options})
 
 
 def blocks(seed=0, height=48, width=64):
@@ -143,7 +143,7 @@ def test_edges_tell_16_bit_instances_of_one_class_apart(tmp_path):
     sample = dataset(records).sample(0, 0)
     assert sample.semantic_map[1].sum(dim=0).nonzero().flatten().tolist() == [15, 16]
     assert sample.boxes.tolist() == [[0, 0, 0.5, 1], [0.5, 0, 1, 1]] and sample.labels.tolist() == [27, 27]
-    assert dataset(records, use_instances=False).sample(0, 0).boxes.tolist() == [[0, 0, 1, 1]]
+    assert dataset(records, no_instance=True).sample(0, 0).boxes.tolist() == [[0, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("no_instance", [False, True])
@@ -233,8 +233,8 @@ def test_a_picture_with_a_map_is_read_as_it_is_stored(tmp_path):
     upside_down = Image.Exif()
     upside_down[0x0112] = 3
     Image.fromarray(ids * GREYS_PER_ID).save(tmp_path / "train/images/a.png", exif=upside_down)
-    dataset = LayoutDataset(semantic_datasets.read("celeba", tmp_path, "train"), VOCABULARY, 8, 1)
-    sample = dataset.sample(0, 0)
+    shown = dataset(semantic_datasets.read("celeba", tmp_path, "train"), image_size=8)
+    sample = shown.sample(0, 0)
     assert_close((sample.image[0] + 1) * 127.5, torch.from_numpy(ids * GREYS_PER_ID).float(), rtol=0, atol=1)
 
 
@@ -242,5 +242,5 @@ def test_the_objects_of_a_map_are_found_once(faces, monkeypatch):
     calls = []
     found = semantic_map.objects
     monkeypatch.setattr(semantic_map, "objects", lambda *arguments: calls.append(1) or found(*arguments))
-    dataset = LayoutDataset(faces(np.full((8, 8), 5, dtype=np.uint8)), VOCABULARY, 8, 1)
-    assert len({dataset.sample(0, epoch).labels.tolist()[0] for epoch in range(3)}) == len(calls) == 1
+    shown = dataset(faces(np.full((8, 8), 5, dtype=np.uint8)), image_size=8)
+    assert len({shown.sample(0, epoch).labels.tolist()[0] for epoch in range(3)}) == len(calls) == 1

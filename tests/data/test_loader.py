@@ -3,6 +3,7 @@ import signal
 
 import numpy as np
 import pytest
+import reading
 import torch
 from PIL import Image
 
@@ -11,7 +12,6 @@ from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, V
 from stay_diffusion.data.images import ImageError
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.data.loader import batches, collate, in_order
-from stay_diffusion.data.samples import LayoutDataset
 
 VOCABULARY = Vocabulary(classes=("spot", "scratch"), products=("A", "B"))
 
@@ -30,7 +30,7 @@ def records(tmp_path):
 
 def dataset(records, **changes):
     options = {"image_size": 16, "image_channels": 1} | changes
-    return LayoutDataset(records, VOCABULARY, **options)
+    return reading.dataset_of(records, VOCABULARY, **options)
 
 
 def shown(images):

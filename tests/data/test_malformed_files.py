@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import pytest
 from PIL import Image
+from reading import load_records
 
 from stay_diffusion.data.annotations import AnnotationError
 from stay_diffusion.data.checks import usable
-from stay_diffusion.data.datasets import load_records
 
 SECONDS = 8  # for the slowest row on a busy machine; a quadratic loop takes minutes
 MANY = 100_000
@@ -219,59 +219,6 @@ PROJECT = {
         {"x.vott": {"assets": {"a": {"id": "../a", "name": "a.png"}}}}, Refused("x.vott", "is no name of a file"),
     ),
     "id a number": ({"x.vott": {"assets": {"a": {"name": "a.png"}}}}, Refused("x.vott", "not in VoTT's shape")),
-}  # fmt: skip
-
-
-# --- VoTT's CSV
-
-HEADER = '"image","xmin","ymin","xmax","ymax","label"\n'
-GOOD = '"b.png",1,2,5,8,"Spots"\n'
-
-
-def table(rows, header=HEADER, **files):
-    content = header + rows if isinstance(rows, str) else rows
-    return {"a.png": (20, 10), "b.png": (20, 10), "x-export.csv": content} | files
-
-
-def row(*values):
-    return table(f'"a.png",{",".join(map(str, values))}\n{GOOD}')
-
-
-CSV_FILE, LOST = "x-export.csv", read(("without finite", BOX), a=0, b=1)
-CSV = {
-    "BOM and CRLF": (table(b"\xef\xbb\xbf" + (HEADER + GOOD).replace("\n", "\r\n").encode()), read(b=1)),
-    "UTF-16": (table((HEADER + GOOD).encode("utf-16")), Refused(CSV_FILE, "cannot be read as text")),
-    "Latin-1": (table(HEADER.encode() + b'"\xe4.png",1,2,5,8,"x"'), Refused(CSV_FILE, "cannot be read as text")),
-    "empty": (table(b""), Refused(CSV_FILE, "first line has no image")),
-    "only a header": (table(""), Refused(CSV_FILE, "no image can be used")),
-    "column twice": (
-        table(GOOD, header="image,xmin,ymin,xmax,ymax,label,label\n"), Refused(CSV_FILE, "has label twice"),
-    ),
-    "semicolons": (
-        table(GOOD, header="image;xmin;ymin;xmax;ymax;label\n"), Refused(CSV_FILE, "first line has no image"),
-    ),
-    "cut off in a word": (table(GOOD + '"a.png",1,2,5,8,"Sp'), Refused(CSV_FILE, "cannot be read as CSV")),
-    "cut off in a row": (table(GOOD + '"a.png",1,2'), read(("rows without image or columns", BOX), b=1)),
-    "zero byte": (table(GOOD + '"a\0.png",1,2,5,8,"Spots"'), read(("not found", SKIPPED), b=1)),
-    "nan": (row(1, 2, "nan", 8, "Spots"), LOST),
-    "1e400": (row(1, 2, "1e400", 8, "Spots"), LOST),
-    "a word": (row(1, 2, "abc", 8, "Spots"), LOST),
-    "1_0": (row(1, 2, "1_0", 8, "Spots"), LOST),
-    "inverted": (row(5, 2, 1, 8, "Spots"), read(("without area", BOX), a=0, b=1)),
-    "huge": (row("-1e308", 2, "1e308", 8, "Spots"), read(("beyond any image", BOX), a=0, b=1)),
-    "the same box twice": (table(GOOD * 2), read(b=2)),
-    "label blank": (row(1, 2, 5, 8, '" "'), read(("without a label", BOX), a=0, b=1)),
-    "label of two lines": (row(1, 2, 5, 8, '"a\nb"'), read(("without a label", BOX), a=0, b=1)),
-    "label with blanks at its ends": (table('"a.png",1,2,5,8," Spots "\n' + GOOD), BOTH),
-    "path upwards": (table(f'"../secret.png",1,2,5,8,"x"\n{GOOD}', **SECRET), read(("not found", SKIPPED), b=1)),
-    "path of Windows": (table('"C:\\parts\\a.png",1,2,5,8,"Spots"\n' + GOOD), BOTH),
-    "name with a line break": (table('"a\nb.png",1,2,5,8,"Spots"\n' + GOOD), read(("not found", SKIPPED), b=1)),
-    "picture of no use": (
-        table('"a.png",1,2,5,8,"x"\n' + GOOD, **{"a.png": ""}), read(("cannot be read", SKIPPED), b=1),
-    ),
-    "in a linked folder": (
-        {"../other/b.png": (20, 10), "pictures": link("../other"), CSV_FILE: HEADER + GOOD}, read(b=1),
-    ),
 }  # fmt: skip
 
 
@@ -643,7 +590,7 @@ SAME = {
     "sdi": {"text": (vott(None, asset(), **{"a.png": "text"}), NO_PICTURE)},
 }  # fmt: skip
 
-TABLES = [("sdi", "VoTT", VOTT), ("sdi", "project", PROJECT), ("sdi", "CSV", CSV), ("coco_json", "COCO", COCO)]
+TABLES = [("sdi", "VoTT", VOTT), ("sdi", "project", PROJECT), ("coco_json", "COCO", COCO)]
 TABLES += [
     ("coco", "COCO-Stuff", STUFF),
     ("voc", "VOC", VOC),
@@ -655,7 +602,7 @@ ROWS = [pytest.param(mode, *r, id=f"{table}: {name}") for mode, table, rows in T
 
 
 def load(mode, data, problems, on_bad_data="error"):
-    options = {"coco_filter": {"min_object_size": 0, "min_objects": 1, "max_objects": MANY}} if mode == "coco" else {}
+    options = {"coco_min_object_size": 0, "coco_min_objects": 1, "coco_max_objects": MANY} if mode == "coco" else {}
     records, _ = load_records(
         mode, data, "train", val_fraction=0, problems=problems, on_bad_data=on_bad_data, **options
     )

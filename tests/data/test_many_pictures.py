@@ -4,9 +4,9 @@ import gc
 import json
 
 import pytest
+from reading import load_records
 
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.formats import coco, vott
 from stay_diffusion.data.formats.files import read_json, visible_files
 from stay_diffusion.data.formats.plain_boxes import json_number, json_numbers, reading

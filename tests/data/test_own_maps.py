@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reading
 from PIL import Image
+from reading import load_records
 
 from stay_diffusion.data.annotations import AnnotationError, EmptySplit, Vocabulary
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.formats import semantic_map, vott
 from stay_diffusion.data.loader import in_order
-from stay_diffusion.data.samples import LayoutDataset
 
 TILES = Path(__file__).resolve().parents[2] / "../shared/data/magnetic_tile_mini"
 TILE_CLASSES = ("Blowhole", "Break", "Crack", "Fray", "Uneven")
@@ -125,7 +125,8 @@ def test_records_and_samples_pass_to_other_processes(tmp_path):
     records, names = load_records("maps", fill(tmp_path, TWO), "train", val_fraction=0)
     copies = pickle.loads(pickle.dumps(records))
     assert copies == records and copies[0].maps.coding is copies[1].maps.coding
-    seen = [next(iter(in_order(LayoutDataset(records, names, 32, 1), 2, num_workers))) for num_workers in (0, 1)]
+    dataset = reading.dataset_of(records, names, image_size=32, image_channels=1)
+    seen = [next(iter(in_order(dataset, 2, num_workers))) for num_workers in (0, 1)]
     assert np.array_equal(seen[0][1].labels, seen[1][1].labels) and seen[0][1].labels[0].tolist() == [1, 2]
     assert np.array_equal(seen[0][1].semantic_map, seen[1][1].semantic_map)
 

@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+import reading
 import torch
 from PIL import Image
 
@@ -12,7 +13,6 @@ from stay_diffusion.data.codings import CODINGS
 from stay_diffusion.data.images import ImageError
 from stay_diffusion.data.loader import batches
 from stay_diffusion.data.picture_cache import cache_pictures
-from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.data.transforms import CROP_POLICIES
 
 VOCABULARY = Vocabulary(("spot",))
@@ -41,7 +41,9 @@ def records(tmp_path):
 
 
 def dataset(records, **changes):
-    return LayoutDataset(records, VOCABULARY, **{"image_size": 16, "image_channels": 3, "random_flip": True, **changes})
+    return reading.dataset_of(
+        records, VOCABULARY, **{"image_size": 16, "image_channels": 3, "random_flip": True, **changes}
+    )
 
 
 def shown(a_dataset, epochs=2):
@@ -110,7 +112,7 @@ def test_a_moved_picture_is_found_by_its_content_and_a_changed_one_is_read_anew(
 
 @pytest.mark.parametrize(
     "change",
-    [{"image_channels": 1}, {"image_size": 8}, {"crop_policy": "object"}, {"value_range": (0, 30000)}],
+    [{"image_channels": 1}, {"image_size": 8}, {"crop_policy": "object"}, {"value_range": "0,30000"}],
     ids=str,
 )
 def test_other_settings_do_not_find_each_others_pictures(records, change):

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reading import load_records
 
 from stay_diffusion.data import class_names
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.formats import semantic_map
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stay_diffusion.config import DataConfig
 from stay_diffusion.data.images import ImageError, image_size, read_image, read_picture
 from stay_diffusion.data.transforms import CROP_POLICIES, apply, cut_image, reduction
 
@@ -79,11 +80,11 @@ def test_what_is_cut_from_a_reduced_picture_lies_where_it_lies_in_the_whole(tmp_
 
 
 def test_boxes_stay_on_their_objects_in_a_reduced_picture(smooth, tmp_path):
-    path = saved(tmp_path / "a.png", smooth)
+    path, data = saved(tmp_path / "a.png", smooth), DataConfig(min_visible=0, random_flip=True)
     for seed in range(20):
         picture = read_picture(path, 1, reduction=by(4))
         cut = apply(
-            picture, np.array([[120, 40, 180, 90]]), CROP_POLICIES["random"], 16, 0, True, np.random.default_rng(seed)
+            picture, np.array([[120, 40, 180, 90]]), CROP_POLICIES["random"], 16, data, np.random.default_rng(seed)
         )
         rows, columns = np.nonzero(np.asarray(cut.image) > 210)
         if len(cut.kept) and (cut.boxes[0] > 0).all() and (cut.boxes[0] < 1).all():

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import reading
 from PIL import Image
 
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, Vocabulary
-from stay_diffusion.data.samples import LayoutDataset
 
 VOCABULARY = Vocabulary(("spot", "line"))
 BOXES = (Box("line", 3, 30, 60, 36), Box("spot", 70, 5, 78, 15), Box("spot", 0, 0, 9, 7), Box("line", 40, 2, 44, 50))
@@ -20,7 +20,7 @@ def records(tmp_path):
 
 def dataset_of(records, **options):
     options = {"image_size": 16, "image_channels": 1, "min_visible": 0.3, "random_flip": True, "seed": 3, **options}
-    return LayoutDataset(records, VOCABULARY, **options)
+    return reading.dataset_of(records, VOCABULARY, **options)
 
 
 @pytest.mark.parametrize("options", [{}, {"max_objects": 1, "max_objects_policy": "random"}], ids=str)

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reading import load_records
 
 from stay_diffusion.data import semantic_datasets
 from stay_diffusion.data.annotations import AnnotationError, EmptySplit, MapFiles
 from stay_diffusion.data.codings import CODINGS
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.formats import semantic_map
 from stay_diffusion.data.semantic_datasets import SEMANTIC_DATASETS
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from reading import load_records
 
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, MapFiles
 from stay_diffusion.data.codings import CODINGS
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.formats import semantic_map
 from stay_diffusion.data.formats.semantic_map import write
 

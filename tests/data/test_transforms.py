@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stay_diffusion.config import DataConfig
 from stay_diffusion.data import transforms
 from stay_diffusion.data.images import Picture
 from stay_diffusion.data.transforms import CROP_POLICIES, apply, cut_image, is_visible, map_boxes
@@ -37,7 +38,9 @@ def bright_box(image):
 
 def crop(image, boxes, policy, size, rng, min_visible=0.0, flip=False):
     picture, boxes = Picture(image, *image.size, (0, 0, *image.size)), np.array(boxes, dtype=float)
-    return apply(picture, boxes, CROP_POLICIES[policy], size, min_visible, flip, rng)
+    return apply(
+        picture, boxes, CROP_POLICIES[policy], size, DataConfig(min_visible=min_visible, random_flip=flip), rng
+    )
 
 
 @pytest.mark.parametrize("policy", SQUARE_POLICIES)

@@ -1,11 +1,11 @@
 import json
 
 import pytest
+import reading
 from PIL import Image
 
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, RelativeBox, Vocabulary
 from stay_diffusion.data.formats import vott
-from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.layouts.items import LayoutItem, choose, from_dataset, from_file
 
 VOCABULARY = Vocabulary(("spot", "line"), ("A", "C"))
@@ -69,7 +69,7 @@ def dataset(tmp_path):
     Image.new("L", (32, 16), 128).save(path)
     boxes = (Box("line", 8, 4, 16, 12), Box("spot", 0, 0, 4, 4))
     records = [ImageRecord(path, 32, 16, boxes, "C"), ImageRecord(path, 32, 16)]
-    return LayoutDataset(records, VOCABULARY, image_size=8, image_channels=1)
+    return reading.dataset_of(records, VOCABULARY, image_size=8, image_channels=1)
 
 
 def test_a_split_s_layouts_are_what_the_network_would_see(dataset):

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reading
 from scipy import stats
 
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
 from stay_diffusion.data.annotations import AnnotationError, Box, ImageRecord, RelativeBox, Vocabulary
-from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.layouts import statistics as layout_statistics
 from stay_diffusion.layouts.items import from_dataset
 from stay_diffusion.layouts.sampler import LayoutSampler
@@ -26,7 +26,7 @@ RECORDS = [
 
 
 def dataset_of(records=RECORDS, crop_policy="resize", **options):
-    return LayoutDataset(records, VOCABULARY, 64, 1, crop_policy, **options)
+    return reading.dataset_of(records, VOCABULARY, image_size=64, image_channels=1, crop_policy=crop_policy, **options)
 
 
 def same(one, other):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reading import load_records
 
 from stay_diffusion.data.annotations import Box, RelativeBox, Vocabulary, assign_products
-from stay_diffusion.data.datasets import load_records
 from stay_diffusion.data.exports import READ_AS
 from stay_diffusion.data.formats import coco, vott
 from stay_diffusion.data.provenance import read_provenance

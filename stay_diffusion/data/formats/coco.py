@@ -65,7 +65,8 @@ def _read(file: Path, image_dir: Path | None, found: list[Problem]) -> tuple[lis
             crowds += 1
         elif record := records.get(image_id):
             try:
-                label = names.get(as_id(annotation.get("category_id")))
+                category = as_id(annotation.get("category_id"))
+                label = None if category is None else names.get(category)
                 if label is None:
                     raise Unusable("boxes of an unknown category_id")
                 boxes[image_id].append(Box(label, *box_bounds(annotation, record.width, record.height)))
@@ -98,7 +99,8 @@ def write(
     labels = dict.fromkeys([*(tag for tag in tags if tag not in products or tag in found), *found])
     category_ids = {label: i for i, label in enumerate(check_names(path, [*labels]), start=1)}
     root = image_dir or _common_folder(path, records)
-    images, annotations = {}, []
+    images: dict[str, dict] = {}
+    annotations: list[dict] = []
     for i, record in enumerate(records):
         file_name = _below(root, record.path)
         if file_name is None:

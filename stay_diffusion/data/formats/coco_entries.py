@@ -4,7 +4,7 @@ import math
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path, PurePath, PureWindowsPath
 
 from ..annotations import AnnotationError
@@ -27,8 +27,10 @@ def load(file: Path) -> dict:
     content = read_json(
         file, "segmentation", lambda entry: {key: entry[key] for key in entry.keys() - {"segmentation"}}
     )
+    if not isinstance(content, dict):
+        content = {}
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        if not isinstance(content.get(key), list):
             raise AnnotationError(f'{file}: not a COCO file: it has no list "{key}"')
     return content
 
@@ -66,14 +68,14 @@ def images_by_id(file: Path, images: list, problems: list[Problem]) -> dict[Id, 
 
 
 def annotations_of(
-    file: Path, annotations: list, images: dict[Id, dict], problems: list[Problem]
+    file: Path, annotations: list, images: Container[Id], problems: list[Problem]
 ) -> Iterator[tuple[Id, dict]]:
     """Each annotation of one of `images`, with the image's id."""
     for i, annotation in enumerate(annotations):
         if not isinstance(annotation, dict):
             detail = f"annotations[{i}]: {annotation!r:.80}"
             problems.append(Problem(str(file), "annotations without fields", detail, "box skipped"))
-        elif (key := as_id(annotation.get("image_id"))) in images:
+        elif (key := as_id(annotation.get("image_id"))) is not None and key in images:
             yield key, annotation
         else:
             problems.append(box_problem(file, annotation, "boxes of an unknown image_id"))
@@ -133,4 +135,6 @@ def box_problem(file: Path, annotation: dict, kind: str) -> Problem:
 
 def as_id(value: object) -> Id | None:
     # Not bool, nothing that has no hash, nor nan, which is unlike itself.
-    return value if type(value) in (int, str) or (type(value) is float and math.isfinite(value)) else None
+    if isinstance(value, bool) or not isinstance(value, int | str | float):
+        return None
+    return None if isinstance(value, float) and not math.isfinite(value) else value

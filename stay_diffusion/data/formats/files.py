@@ -80,9 +80,8 @@ def read_json(file: Path, name: str = "", made: Callable[[dict], dict] | None = 
             names = [each for each, _ in pairs]
             twice = next(each for i, each in enumerate(names) if each in names[:i])
             raise ValueError(f"one entry has {twice!r:.80} twice")
-        return made(found) if name in found else found
+        return made(found) if made and name in found else found
 
-    made = made or (lambda found: found)
     text = read_text(file)
     try:
         return json.loads(text, object_pairs_hook=entry)
@@ -109,7 +108,8 @@ def read_yaml(file: Path) -> dict[str, YamlValue]:
     try:
         tree, values = (parse(text, Loader=yaml.BaseLoader) for parse in (yaml.compose, yaml.load))
     except yaml.MarkedYAMLError as error:
-        raise AnnotationError(f"{file}, line {error.problem_mark.line + 1}: not understood: {error.problem}") from error
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise AnnotationError(f"{file}, line {line}: not understood: {error.problem}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise AnnotationError(f"{file}, line {line}: not understood: {error.reason}") from error
@@ -117,6 +117,7 @@ def read_yaml(file: Path) -> dict[str, YamlValue]:
         raise AnnotationError(f"{file}: not understood ({error})") from error
     if not isinstance(values, dict):
         raise AnnotationError(f"{file}: has no keys with values, such as names")
+    assert isinstance(tree, yaml.MappingNode)
     for node in (tree, *(value for _, value in tree.value)):
         seen = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
@@ -130,13 +131,15 @@ def names_by_index(file: Path, value: YamlValue | None) -> dict[int, str]:
     """The class names of a yaml, a list or a map of indexes."""
     if not isinstance(value, list | dict):
         raise AnnotationError(f"{file}: names is neither a list nor a map of indexes")
-    pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
-    for key, name in pairs:
-        if as_name(name) is None:
+    pairs = []
+    for key, text in value.items() if isinstance(value, dict) else enumerate(value):
+        name = as_name(text)
+        if name is None:
             raise AnnotationError(f"{file}: names has no single name for {key}")
         if not re.fullmatch("[0-9]{1,9}", str(key)):
             raise AnnotationError(f"{file}: names has the index {key!r} for {name!r}; indexes are whole numbers")
-    return names_once(file, [(int(key), as_name(name)) for key, name in pairs])
+        pairs.append((int(key), name))
+    return names_once(file, pairs)
 
 
 def names_once(file: Path, pairs: Sequence[tuple[int, str]]) -> dict[int, str]:

@@ -32,8 +32,8 @@ def connected_parts(labels: Ids) -> Iterator[Part]:
             continue
         parts, _ = ndimage.label(labels[window] == label, structure=touching)
         for number, inner in enumerate(ndimage.find_objects(parts), 1):
-            outer = tuple(slice(w.start + i.start, w.start + i.stop) for w, i in zip(window, inner, strict=True))
-            yield _part(parts[inner] == number, label, outer)
+            rows, columns = (slice(w.start + i.start, w.start + i.stop) for w, i in zip(window, inner, strict=True))
+            yield _part(parts[inner] == number, label, (rows, columns))
 
 
 def _part(mask: NDArray[np.bool_], label: int, window: tuple[slice, slice]) -> Part:

@@ -72,7 +72,9 @@ def numbers(texts: Sequence[str | None]) -> tuple[float, ...]:
 
 def json_number(value: object) -> float:
     """A number of JSON; nan where it is none, such as true, or beyond all bounds."""
-    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value) if abs(value) < 1e300 else math.nan
 
 
 def json_numbers(values: list) -> list[float]:

@@ -179,12 +179,12 @@ def _boxes(root: ElementTree.Element, width: int, height: int, file: Path, found
         name = as_name(element.findtext("name"))
         edges = element.find("bndbox")
         texts = [None if edges is None else edges.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")]
-        bounds = numbers(texts)
-        fault = box_fault(bounds, width, height) if name else "objects without a name"
+        x0, y0, x1, y1 = numbers(texts)
+        fault = "objects without a name" if name is None else box_fault((x0, y0, x1, y1), width, height)
         if fault:
             found.append(Problem(str(file), fault, f"object {i} ({name}): {', '.join(map(str, texts))}", "box skipped"))
         else:
-            yield Box(name, *bounds)
+            yield Box(name or "", x0, y0, x1, y1)
 
 
 def _xml(record: ImageRecord) -> str:
@@ -203,7 +203,7 @@ def _xml(record: ImageRecord) -> str:
         for tag, text in (("name", box.label), ("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
             add(element, tag, text)
         bounds = add(element, "bndbox")
-        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box.edges, strict=True):
-            add(bounds, tag, plain_number(value))
+        for tag, edge in zip(("xmin", "ymin", "xmax", "ymax"), box.edges, strict=True):
+            add(bounds, tag, plain_number(edge))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"

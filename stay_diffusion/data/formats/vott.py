@@ -35,7 +35,9 @@ def read(
     VoTT's shape, images annotated twice and where nothing is usable. Layouts do not `require_images`.
     """
     with reading(folder, problems) as found:
-        places, records, sources, tags = Places.of(folder, image_dir), [], {}, {}
+        places, records = Places.of(folder, image_dir), []
+        sources: dict[str, Path] = {}
+        tags: dict[str, None] = {}
         for file in _annotation_files(Path(folder)):
             project = _load(file, key="assets")
             try:
@@ -63,7 +65,7 @@ def write(path: Path, records: Sequence[ImageRecord], tags: Sequence[str], *, na
     Image paths are written relative to the export's folder, so that equal records give equal bytes anywhere; images
     outside of the folder that is then read need it as `image_dir`.
     """
-    path, assets = Path(path), {}
+    assets: dict[str, dict] = {}
     records = [with_product_drawn(record) for record in records]
     names = check_names(path, [*tags, *(box.label for record in records for box in record.boxes)])
     for record in records:
@@ -87,13 +89,18 @@ def write(path: Path, records: Sequence[ImageRecord], tags: Sequence[str], *, na
 
 def _annotation_files(folder: Path) -> list[Path]:
     """The exports to read; only where there are none, the projects (a project usually holds its own export)."""
+    csv = "a CSV export cannot hold good parts; export JSON instead (VoTT: Export settings -> VoTT JSON)"
     if folder.is_file():
+        if folder.suffix.lower() == ".csv":
+            raise AnnotationError(f"{folder}: {csv}")
         return [folder]
     if not folder.is_dir():
         raise AnnotationError(f"{folder}: no such file or folder; give a VoTT export, a project or a folder with one")
     paths = visible_files(folder, ("-export.json", ".vott"))
     exports, projects = ([path for path in paths if path.name.endswith(end)] for end in ("-export.json", ".vott"))
     if not (files := exports or projects):
+        if visible_files(folder, (".csv",)):
+            raise AnnotationError(f"{folder}: {csv}")
         raise AnnotationError(f"{folder}: no VoTT export (*-export.json) and no VoTT project (*.vott) found in it")
     return files
 
@@ -109,7 +116,7 @@ def _tag_names(file: Path, project: dict) -> list[str]:
     stated = [tag["name"] for tag in project.get("tags") or ()]
     if nameless := [name for name in stated if as_name(name) is None]:
         raise AnnotationError(f"{file}: a tag has the name {nameless[0]!r:.80}")
-    return list(map(as_name, stated))
+    return [name for each in stated if (name := as_name(each))]
 
 
 def _records(

@@ -19,6 +19,7 @@ def boxes_of(
     for i, region in enumerate(regions, 1):
         tags, bounds = region.get("tags") or [], region.get(BOUNDS) or _bounds(region)
         names = [intern(text) if (text := as_name(tag)) else None for tag in tags] if isinstance(tags, list) else [None]
+        fault: str | None
         if not tags:
             fault = "regions without a tag"
         elif None in names:
@@ -28,7 +29,7 @@ def boxes_of(
         if fault:
             found.append(Problem(str(file), fault, f"{name}, region {i} ({tags!s:.80}): {bounds}", "box skipped"))
         else:
-            yield from [Box(tag, *bounds) for tag in dict.fromkeys(names)]
+            yield from [Box(tag, *bounds) for tag in dict.fromkeys(names) if tag]
 
 
 def outlined(region: dict) -> dict:

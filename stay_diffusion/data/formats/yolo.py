@@ -115,6 +115,7 @@ def _boxes(
             continue
         index, *values = numbers(words)
         bounds = _bounds(values, width, height)
+        fault: str | None
         if bounds is None:
             fault = "lines that are neither a box (class cx cy w h) nor a polygon (class x y x y x y ...)"
         elif not all(map(math.isfinite, (index, *values))):
@@ -123,8 +124,8 @@ def _boxes(
             fault = "class indexes without a name"
         else:
             fault = box_fault(bounds, width, height)
-        if fault:
-            found.append(Problem(str(label), fault, f"line {number}: {line.strip()[:80]}", "box skipped"))
+        if fault or bounds is None:
+            found.append(Problem(str(label), str(fault), f"line {number}: {line.strip()[:80]}", "box skipped"))
         else:
             yield Box(names[int(index)], *bounds)
 
@@ -140,7 +141,8 @@ def _bounds(values: Sequence[float], width: int, height: int) -> Bounds | None:
     else:
         return None
     # Rounded, so that pixels that were whole before they became shares are whole again.
-    return tuple(round(value, DIGITS) for value in (x0 * width, y0 * height, x1 * width, y1 * height))
+    x0, y0, x1, y1 = (round(value, DIGITS) for value in (x0 * width, y0 * height, x1 * width, y1 * height))
+    return x0, y0, x1, y1
 
 
 def _normalised(box: Box, width: int, height: int) -> str:

@@ -31,19 +31,21 @@ def data_set(folder: Path, split: str) -> tuple[dict[int, str], list[Path]]:
     """The class names by index, and the folders of images or lists of a split."""
     file = yaml_file(folder)
     if file is None:
-        names = next((names for sub in ("", "labels") if (names := read_names(folder / sub / CLASSES))), None)
+        listed = next((lines for sub in ("", "labels") if (lines := read_names(folder / sub / CLASSES))), None)
         places = (folder / "images" / split, folder / "images")
         images = [path for path in places if path.is_dir() or _swapped(path).is_dir()]
-        if names is None or not images:
+        if listed is None or not images:
             raise AnnotationError(f"{folder}: no yaml with names, and no {CLASSES} with a folder images either")
-        if None in map(as_name, names):
+        if None in map(as_name, listed):
             raise AnnotationError(f"{folder}: {CLASSES} has a line that is no name")
-        return names_once(folder / CLASSES, list(enumerate(names))), images[:1]
+        return names_once(folder / CLASSES, list(enumerate(listed))), images[:1]
     values = read_yaml(file)
-    for key in ("path", "nc"):
-        if not isinstance(values.get(key, ""), str):
-            raise AnnotationError(f"{file}: {key} is no single value")
-    names, count = names_by_index(file, values.get("names")), values.get("nc")
+    root, count = values.get("path", ""), values.get("nc")
+    if not isinstance(root, str):
+        raise AnnotationError(f"{file}: path is no single value")
+    if not isinstance(count, str | None):
+        raise AnnotationError(f"{file}: nc is no single value")
+    names = names_by_index(file, values.get("names"))
     if count is not None and count != str(len(names)):
         raise AnnotationError(f"{file}: nc is {count}, but there are {len(names)} names")
     paths = values.get(split)
@@ -52,7 +54,7 @@ def data_set(folder: Path, split: str) -> tuple[dict[int, str], list[Path]]:
     paths = [paths] if isinstance(paths, str) else paths
     if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
         raise AnnotationError(f"{file}: {split} is neither a path nor a list of paths")
-    return names, [_locate(file, values.get("path", ""), path) for path in paths]
+    return names, [_locate(file, root, path) for path in paths]
 
 
 def yaml_file(folder: Path) -> Path | None:

@@ -189,7 +189,7 @@ def _draw(dataset: LayoutDataset, epoch: int, seen: Seen, sample: Sample) -> Dra
     placed = transforms.map_boxes(boxes, cut.window)  # not mirrored: sides and areas are the same
     sides = transforms.visible_sides(placed).clip(min=0)
     shares = sides.prod(axis=1) / (placed[:, 2:] - placed[:, :2]).prod(axis=1)
-    enough = (shares > 0) & (shares >= dataset.min_visible - transforms.ROUNDING)
+    enough = (shares > 0) & (shares >= dataset.data.min_visible - transforms.ROUNDING)
     lost = ["pixel" if each else "crop" for each in enough]
     places: dict[int, Corners] = {}
     for place, i in enumerate(cut.kept.tolist()):

@@ -64,7 +64,7 @@ def in_turn(layouts: Sequence[LayoutItem]) -> LayoutFor:
 
     def layout_for(index: int, record: ImageRecord) -> LayoutItem:
         own = of_product.get(record.product) or layouts
-        return replace(own[index % len(own)], dataset=None)
+        return replace(own[index % len(own)], read_real=None, coding=None, is_map=False)
 
     return layout_for
 
