@@ -6,14 +6,13 @@ Whole processes, in turn, after one of each that fills the caches. The import is
 package less that of one that does nothing. These two targets are seconds, not ratios: they are what a person waits.
 """
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 from measuring import AT_MOST, Row, in_turn, ratio, table
 
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,9 +41,7 @@ def rows(rounds: int = 7) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     print(table(rows(parser.parse_args().rounds)))
     return 0

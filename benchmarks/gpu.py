@@ -19,7 +19,6 @@ printed; --doc puts it into the section "gpu" of a document. --tiny runs everyth
 the compiler's minutes.
 """
 
-import argparse
 import json
 import os
 import re
@@ -36,7 +35,7 @@ from measuring import AT_LEAST, AT_MOST, Row, machine, table
 from subjects import NETWORKS
 
 from stay_diffusion.run.checkpoint import atomic_write
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST_SHARE, MOST_SPREAD = 0.45, 0.05  # of row 11
@@ -153,9 +152,7 @@ def results_file(folder: Path) -> Path:
 def main() -> int:
     from gpu_parts import PARTS
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--budget", type=float, default=460, help="seconds of this call")
     parser.add_argument("--steps", type=int, default=500, help="of each precision")

@@ -12,7 +12,6 @@ bytes of tensors that a step adds to weights, moments and averages.
 the curves are drawn beside it, in --assets. `rows` is line 12 of the table of speed.
 """
 
-import argparse
 import copy
 import os
 import subprocess
@@ -32,7 +31,7 @@ from subjects import NETWORKS, Network, Sampling, Training
 
 from stay_diffusion.pages.svg import draw
 from stay_diffusion.run.checkpoint import write_text
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 
 CPU = torch.device("cpu")
 FEW, MANY = 8, 128  # boxes, of the target
@@ -205,9 +204,7 @@ def measured_text(parts: Sequence[str], small: bool, rounds: int, charts: Callab
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--parts", default=",".join(TITLES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="tiny networks: seconds, to see that it works")

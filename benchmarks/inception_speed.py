@@ -7,7 +7,6 @@ read, resize to 299 x 299 within the network, and give 2,048 features; these are
 and logits in the same pass, as evaluate.py asks for where several metrics want them; that is not counted here.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from measuring import AT_LEAST, Row, in_turn, ratio, same, table
 from PIL import Image
 
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 from stay_diffusion.system.torchvision_cpu import import_torchvision
 
 BATCH, SIDE = 16, 128
@@ -62,9 +61,7 @@ def rows(num_images: int = 32, rounds: int = 3) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--num_images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()

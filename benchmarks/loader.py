@@ -7,7 +7,6 @@ three channels, in this process, with one thread; rounds alternate between them 
 The file system's own cache is warm for both. Ours also reads the boxes, cuts them and builds the sample.
 """
 
-import argparse
 import os
 import platform
 import statistics
@@ -31,6 +30,7 @@ from stay_diffusion.data.picture_cache import cache_pictures
 from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.data.transforms import CROP_POLICIES
 from stay_diffusion.run.factory import read_split
+from stay_diffusion.system.command import argument_parser
 
 SIDE, QUALITY, BOXES = 640, 90, 7
 SIZES = (64, 128)
@@ -124,9 +124,7 @@ def rows(rounds: int = 5, num_images: int = 60, noise: float = 0.5, size: int = 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--dataset_mode", default="sdi")
     parser.add_argument("--num_images", type=int, default=200)

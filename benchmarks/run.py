@@ -8,7 +8,6 @@ shown; of the others it is told which agree with these, their spreads meeting. 1
 machine alone meanwhile. Ends with 1 where a target is missed.
 """
 
-import argparse
 import dataclasses
 import gc
 import json
@@ -31,7 +30,7 @@ from document import around_section, replace_section
 from measuring import Row, machine, table
 
 from stay_diffusion.run.checkpoint import write_text
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 from stay_diffusion.system.device import keep_freed_memory
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -97,9 +96,7 @@ def as_text(about: dict, found: Sequence[Row]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--rows", default="", help=f"of {', '.join(MEASURES)}; none given: all")
     parser.add_argument("--small", action="store_true", help="tiny networks, no targets: to see that it works")
     parser.add_argument("--doc", type=Path, help="replace the section between the marks of this document")

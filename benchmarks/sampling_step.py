@@ -10,7 +10,6 @@ two products around a softmax. Same weights; outputs are compared. Also measured
 network called plainly twice, and our route where a product is told.
 """
 
-import argparse
 import copy
 from collections.abc import Callable
 from types import MethodType
@@ -28,7 +27,7 @@ from stay_diffusion.models.isla_norm import IslaNorm
 from stay_diffusion.models.layers import SiLU
 from stay_diffusion.models.unet import UNet
 from stay_diffusion.run import factory
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 from stay_diffusion.system.device import autocast, in_best_format, keep_freed_memory
 from stay_diffusion.training.noise_batch import noise_batch
 
@@ -152,9 +151,7 @@ def rows(network: str = "M", rounds: int = 7) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--network", choices=list(NETWORKS), default="M")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()

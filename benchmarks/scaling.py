@@ -41,6 +41,7 @@ from stay_diffusion.data.layout import Layout
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import RunFolder
 from stay_diffusion.run.logger import Logger
+from stay_diffusion.system.command import argument_parser
 from stay_diffusion.system.distributed import gather, join, leave, start_group, wait_for_all
 from stay_diffusion.system.launchers import ALONE, World
 from stay_diffusion.training.saving import Saver
@@ -221,9 +222,7 @@ def rows(rounds: int = 5, steps: int = 8, preset: str = "S") -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--preset", choices=list(PRESETS), default="S")
     parser.add_argument("--ranks", type=int, default=2, help="processes to start, where no launcher has")
     parser.add_argument("--steps", type=int, default=8)

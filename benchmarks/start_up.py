@@ -11,7 +11,6 @@ hard links, with boxes drawn at random. Measured are
     held        what the training records are in memory, every object counted once, by box and by picture
 """
 
-import argparse
 import contextlib
 import gc
 import multiprocessing
@@ -33,6 +32,7 @@ from stay_diffusion.config import DataConfig
 from stay_diffusion.data.annotations import Box, ImageRecord
 from stay_diffusion.data.formats import coco, vott
 from stay_diffusion.run import factory
+from stay_diffusion.system.command import argument_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE, CLASSES = 32, tuple(f"class {i}" for i in range(6))
@@ -161,9 +161,7 @@ def as_table(found: Sequence[Started]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--images", default="1000,10000,100000")
     parser.add_argument("--boxes", type=int, default=4, help="in each picture")
     arguments = parser.parse_args()

@@ -8,7 +8,6 @@ is guided-diffusion's network with its class (--conditioning none), with SPADE S
 with 5 classes, as defects have; against SPADE with ADE20K's 150, whose label map SDM was made for.
 """
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from counting import peak_bytes
 from measuring import AT_LEAST, AT_MOST, Row, in_turn, ratio, table
 from subjects import NETWORKS, Training
 
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 from stay_diffusion.training.profiling import profile_steps
 
 CPU, OBJECTS = torch.device("cpu"), 8
@@ -96,9 +95,7 @@ def tail(network: str, subject: Training, rounds: int) -> Row:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--networks", default="S,M")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()

@@ -8,7 +8,6 @@ the masks (Lanczos, JPEG of quality 95). The last pictures are for testing, or w
 with. Pictures that are in --out already are kept.
 """
 
-import argparse
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from PIL import Image
 
 from stay_diffusion.data.formats.semantic_map import read_ids
 from stay_diffusion.data.images import find_pictures
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 
 # In the order of their ids, from 1, which is that of drawing: where masks overlap, the later part is seen. It is the
 # order of the authors' own script, face_parsing/Data_preprocessing/g_mask.py, and that of class_names.CELEBA.
@@ -144,9 +143,7 @@ def _size(ids: np.ndarray) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help=f"the folder that holds {PICTURES} and {MASKS}")
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
     split = parser.add_mutually_exclusive_group()

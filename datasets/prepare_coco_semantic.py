@@ -7,7 +7,6 @@ Instance maps are made as those are that SPADE publishes: the label map, over it
 the order of the annotation file, numbered through all classes from 0. Pictures that are in --out already are kept.
 """
 
-import argparse
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from stay_diffusion.data.codings import CODINGS
 from stay_diffusion.data.formats import semantic_map
 from stay_diffusion.data.formats.files import copy_image
 from stay_diffusion.data.images import find_pictures, image_size
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 
 SPLITS = ("train", "val")
 CODING = CODINGS["coco_semantic"]
@@ -151,9 +150,7 @@ def write(picture: Picture, folder: Path, split: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the folder that holds images and the others")
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
     arguments = parser.parse_args()

@@ -7,7 +7,6 @@ Lists: trainval.txt (train) and test.txt (val), lines of "group/.../ID.jpg group
 ID_test.jpg, the defect-free template beside it ID_temp.jpg; a label file has lines of "x0 y0 x1 y1 type".
 """
 
-import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from stay_diffusion.data.annotations import Box, ImageRecord
 from stay_diffusion.data.formats import vott
 from stay_diffusion.data.images import image_size
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 
 CLASSES = ["open", "short", "mousebite", "spur", "copper", "pin-hole"]  # types 1 to 6
 LISTS = {"train": "trainval.txt", "val": "test.txt"}
@@ -54,9 +53,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the folder PCBData")
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
     arguments = parser.parse_args()

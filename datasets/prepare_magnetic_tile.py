@@ -6,7 +6,6 @@
 Pictures are MT_CLASS/Imgs/NAME.jpg, beside each a mask NAME.png, white where the defect is; MT_Free has none.
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from PIL import Image
 
 from stay_diffusion.data.formats.semantic_map import read_ids
 from stay_diffusion.data.images import image_size
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 
 CLASSES = ["Blowhole", "Break", "Crack", "Fray", "Uneven"]
 WHITE = 127  # masks were saved with soft edges
@@ -33,9 +32,7 @@ def label_map(picture: Path, label: int) -> np.ndarray:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the folder that holds MT_Blowhole and the others")
     parser.add_argument("--out", type=Path, required=True, help="the folder to make")
     arguments = parser.parse_args()

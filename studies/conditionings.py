@@ -12,9 +12,9 @@ import platform
 from pathlib import Path
 
 import torch
-from reporting import ROOT, SCALE, argument_parser, measure_adherence, run, write_json
+from reporting import ROOT, SCALE, measure_adherence, run, write_json
 
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 
 CONDITIONINGS = ("isla_bg", "isla")
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from reporting import argument_parser
 from torch import Tensor
 
 from stay_diffusion.config import DataConfig, ModelConfig
@@ -26,7 +25,7 @@ from stay_diffusion.evaluation.metrics.kid import kid
 from stay_diffusion.evaluation.metrics.prdc import prdc
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import sha256
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 
 AT_A_TIME = 64
 

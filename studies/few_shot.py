@@ -17,14 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from reporting import ROOT, SCALE, argument_parser, measure_adherence, run, write_json
+from reporting import ROOT, SCALE, measure_adherence, run, write_json
 
 from stay_diffusion.config import RunConfig
 from stay_diffusion.data.formats import voc
 from stay_diffusion.data.loader import in_order
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import RunFolder
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 from stay_diffusion.training.state import TrainingState
 from stay_diffusion.training.validation import Validation
 

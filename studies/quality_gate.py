@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from reporting import argument_parser, write_json
+from reporting import write_json
 from scipy.stats import mannwhitneyu
 
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
@@ -34,7 +34,7 @@ from stay_diffusion.quality.examples import meets
 from stay_diffusion.quality.gate import QualityGate
 from stay_diffusion.quality.run_gate import gate_of_run
 from stay_diffusion.run import factory
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 
 TRIES = 200
 Rng = np.random.Generator

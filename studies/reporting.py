@@ -1,6 +1,5 @@
 """Run the package's commands and write reports, for all studies."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -12,12 +11,6 @@ from stay_diffusion.run.checkpoint import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 1.5  # of guidance
-
-
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
 
 
 def run(command: str, *words: Any, fine: Sequence[int] = (0,)) -> None:

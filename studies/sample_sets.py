@@ -17,7 +17,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from reporting import SCALE, argument_parser, cell, run, write_report
+from reporting import SCALE, cell, run, write_report
 from windows import halves, write_set
 
 from stay_diffusion.config import RunConfig
@@ -26,7 +26,7 @@ from stay_diffusion.quality.run_gate import NAME as GATE
 from stay_diffusion.quality.run_gate import gate_of_run
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import sha256
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 from stay_diffusion.system.tables import markdown_table
 
 INCOMPLETE = 3  # evaluate.py's exit code where a metric could not be had

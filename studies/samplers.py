@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from reporting import SCALE, argument_parser, cell, run, write_report
+from reporting import SCALE, cell, run, write_report
 from sampler_settings import SETTINGS, Setting, cost
 from windows import halves, write_set
 
@@ -32,7 +32,7 @@ from stay_diffusion.quality.run_gate import NAME as GATE
 from stay_diffusion.quality.run_gate import gate_of_run
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import sha256
-from stay_diffusion.system.command import run_command
+from stay_diffusion.system.command import argument_parser, run_command
 from stay_diffusion.system.device import pick_device
 from stay_diffusion.system.launchers import ALONE
 from stay_diffusion.system.tables import markdown_table

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..config import DataConfig
 from ..config.data import DATASET_MODES
+from ..system.command import argument_parser
 
 
 def main() -> int:
@@ -54,9 +55,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="data set: its train split alone is used")
     parser.add_argument("--dataset_mode", choices=DATASET_MODES, default="sdi", help="its format")
     parser.add_argument("--val_fraction", type=float, default=0.1, help="share held out where it has no val folder")

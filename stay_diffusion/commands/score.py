@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..config import DataConfig
 from ..config.data import DATASET_MODES
+from ..system.command import argument_parser
 
 
 def main() -> int:
@@ -57,9 +58,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("data", type=Path, help="data set, or folder made by image_sample.py")
     parser.add_argument("--detector", type=Path, required=True, help="detector.pt, as train_detector.py writes it")
     parser.add_argument("--dataset_mode", choices=DATASET_MODES, default="sdi", help="the format of a data set")

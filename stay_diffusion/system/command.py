@@ -1,5 +1,6 @@
 """How a command ends: one line for what its user can mend, a traceback only for our own mistakes."""
 
+import argparse
 import logging
 import sys
 import traceback
@@ -7,6 +8,13 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from . import distributed
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that shows the description as it is written and takes flags only in full."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
 
 
 def run_command(main: Callable[[], int | None], continues: bool = True, failure: int = 1) -> NoReturn:
