@@ -20,7 +20,7 @@ from stay_diffusion.config import DataConfig, ModelConfig
 from stay_diffusion.data.samples import LayoutDataset
 from stay_diffusion.evaluation.features.degradations import blurred
 from stay_diffusion.evaluation.features.own_features import load
-from stay_diffusion.evaluation.metrics.frechet import frechet
+from stay_diffusion.evaluation.metrics.fid import frechet
 from stay_diffusion.evaluation.metrics.kid import kid
 from stay_diffusion.evaluation.metrics.prdc import prdc
 from stay_diffusion.run import factory

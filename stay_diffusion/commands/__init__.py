@@ -36,7 +36,9 @@ COMMANDS = {
     "evaluate": Command("Evaluation", "measure generated images by many metrics"),
     "fid": Command("Evaluation", "compute FID between two image sets, as test_with_FID.py does"),
     "lpips": Command("Evaluation", "compute LPIPS diversity of several runs, as lpips.py does"),
-    "box-adherence": Command("Evaluation", "measure change inside boxes against outside", resumes=True),
+    "box-adherence": Command(
+        "Evaluation", "measure the in/out ratio: change inside boxes against outside", resumes=True
+    ),
     "quality": Command("Evaluation", "score samples with the quality gate", resumes=True),
     "seams": Command("Evaluation", "measure visible edges around inserted objects", resumes=True),
     "features": Command("Evaluation", "train features of one's own for FD and KID"),
@@ -48,13 +50,13 @@ COMMANDS = {
 }
 
 
-def run(name: str) -> NoReturn:
-    """Run one command with the arguments in sys.argv, and exit."""
+def run(name: str, **arguments: str) -> NoReturn:
+    """Run one command with the words in sys.argv, its `main` with `arguments`, and exit."""
     from ..system.command import run_command
 
     command = COMMANDS[name]
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    run_command(module.main, command.resumes, command.failure)
+    run_command(lambda: module.main(**arguments), command.resumes, command.failure)
 
 
 def overview() -> str:

@@ -2,117 +2,115 @@
 
 python evaluations/test_with_FID.py REAL GENERATED
 
-Several processes (mpiexec, torchrun, srun) share the images; the number is the same to the last bit.
+The number is that of `evaluate --reference REAL --samples GENERATED --metrics fid`. Several processes (mpiexec,
+torchrun, srun) share the images; it is the same to the last bit.
 """
 
 import argparse
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import nn
-
-from ..evaluation.features import inception
-from ..evaluation.features.extractor import extract
-from ..evaluation.image_set import ImageSet, open_set
-from ..evaluation.metrics.frechet import frechet_distance, statistics
-from ..run.checkpoint import sha256
-from ..system.device import pick_device
+from ..config import DataConfig
+from ..evaluation.options import EvaluateConfig
 from ..system.distributed import join, start_group, wait_for_all
-from ..system.launchers import ALONE, World
 
-# The two sides where none are given on the command line.
-path1 = ""
-path2 = ""
+if TYPE_CHECKING:
+    from ..evaluation.comparison import Comparison
+
+VERSIONS = ("torch", "torch-fidelity", "numpy", "pillow")  # of those that FID depends on
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(path1: str = "", path2: str = "") -> None:
+    """Compare two sides: those of the command line, else `path1` and `path2`."""
+    args = parse_arguments(path1, path2)
+
+    # Imported only now, so that --help and mistyped flags answer at once.
+    import torch
+
+    from ..evaluation.comparison import Comparison
+    from ..evaluation.features import inception
+    from ..evaluation.features.extractor import OFF
+    from ..evaluation.image_set import open_set
+    from ..evaluation.measure import measure
+    from ..system.device import pick_device
+
     world = join(args.dist_timeout)
-    args.device = pick_device(args.device, world)
+    device = pick_device(args.device, world)
     start_group(world, torch.device("cpu"), args.dist_timeout)  # features meet in the processes' own memory
-    sides = [open_set(Path(path), args.compat) for path in args.paths]
-    weights = None
     torch.backends.cudnn.allow_tf32 = False  # its 10 bits of mantissa would show in the number
-    if any(side.mu is None for side in sides):
+    reference, samples = (open_set(Path(path), args.compat) for path in args.paths)
+    if any(side.mu is None for side in (reference, samples)):
         if world.local_rank == 0:  # which alone fetches them
             inception.find_weights(args.weights, args.download)
         wait_for_all("weights")
-        weights = inception.find_weights(args.weights, download=False)
-        network = inception.load_network(weights).to(args.device)
-        sides = [
-            side if side.mu is not None else measure(side, network, args, world, name)
-            for name, side in zip(("path1", "path2"), sides, strict=True)
-        ]
-    if not world.is_main:
-        return
-    if len(sides[0].mu) != len(sides[1].mu):
-        lengths = " and ".join(f"{side.path} has {len(side.mu)}" for side in sides)
-        raise ValueError(f"the two sides hold different features: {lengths}; pool3 has {inception.FEATURES}")
-    fid = frechet_distance(sides[0].mu, sides[0].sigma, sides[1].mu, sides[1].sigma)
-    facts = protocol(sides, weights, args)
+    options = EvaluateConfig(
+        samples=samples.path,
+        reference=reference.path,
+        compat=args.compat or "",
+        image_size=args.image_size or 0,
+        weights=str(args.weights or ""),
+        batch_size=args.batch_size,
+        feature_cache=OFF,
+        bootstrap=0,
+    )
+    comparison = Comparison(options, DataConfig(), {}, device, world, samples, reference)
+    figures, missing = measure(comparison, ["fid"])
+    if missing:
+        raise ValueError(missing["fid"])
+    if world.is_main:
+        report(comparison, figures[0].value, args.json)
+
+
+def report(comparison: "Comparison", fid: float, out: Path | None) -> None:
+    """Print the number, what it depends on and what makes it hard to compare; write it where asked for."""
+    facts = protocol(comparison)
     print(f"FID: {fid:.4f}", *(f"  {name}: {value}" for name, value in facts.items()), sep="\n")
-    for caution in cautions(sides, facts):
+    for caution in cautions(comparison):
         print(f"warning: {caution}", file=sys.stderr)
-    if args.json:
-        args.json.write_text(json.dumps({"fid": fid, "protocol": facts}, indent=2) + "\n")
+    if out:
+        out.write_text(json.dumps({"fid": fid, "protocol": facts}, indent=2) + "\n")
 
 
-def measure(
-    side: ImageSet, network: nn.Module, args: argparse.Namespace, world: World = ALONE, name: str = ""
-) -> ImageSet | None:
-    """The same side with its statistics and sizes, on the first process; None on the others."""
+def protocol(comparison: "Comparison") -> dict:
+    """Return all that the number depends on, by the tradition's names."""
+    from ..evaluation.figures import versions
 
-    def pool3(images):
-        return {"pool3": inception.PROTOCOLS[args.compat](network, images.to(args.device))}
-
-    measured = extract(pool3, side.items, args.batch_size, world, name, args.image_size)
-    if not world.is_main:
-        return None
-    sizes: Counter = Counter()
-    for size, found in measured:
-        sizes[size] += len(found["pool3"])
-    mu, sigma = statistics(np.concatenate([found["pool3"] for _, found in measured]))
-    return replace(side, mu=mu, sigma=sigma, sizes=dict(sizes))
-
-
-def protocol(sides: Sequence[ImageSet], weights: Path | None, args: argparse.Namespace) -> dict:
-    """All that the number depends on: what is printed below it and written as JSON."""
-    facts = {}
-    for name, side in zip(("path1", "path2"), sides, strict=True):
-        sizes = ", ".join(f"{size} x {count}" for size, count in side.sizes.items())
+    facts: dict = {}
+    for name, side in (("path1", comparison.reference), ("path2", comparison.samples)):
+        sizes = ", ".join(f"{size} x {count}" for size, count in reversed(side.sizes.items()))
         facts |= {name: side.path, f"{name}_images": len(side.items) or None, f"{name}_sizes": sizes or None}
         if side.runs:
-            facts |= {f"{name}_runs": ", ".join(f"{run} x {count}" for run, count in side.runs.items())}
-    facts |= {"features": f"Inception 2015-12-05 pool3 ({inception.FEATURES})" if weights else "as stored"}
-    if weights:
-        facts |= {"weights": str(weights.resolve()), "weights_sha256": sha256(weights)}
-        first = f"bicubic to {args.image_size}, then " if args.image_size else ""
-        facts |= {"resize": first + inception.RESIZES[args.compat], "compat": args.compat}
-    return facts | {"versions": {name: version(name) for name in ("torch", "torch-fidelity", "numpy", "pillow")}}
+            facts[f"{name}_runs"] = ", ".join(f"{run} x {count}" for run, count in side.runs.items())
+    common = comparison.feature_facts()
+    names = ("features", "weights", "weights_sha256", "resize", "compat")
+    facts |= {name: common[name] for name in names if name in common}
+    return facts | {"versions": {name: value for name, value in versions().items() if name in VERSIONS}}
 
 
-def cautions(sides: Sequence[ImageSet], facts: dict) -> Iterator[str]:
-    """What makes the number hard to compare."""
+def cautions(comparison: "Comparison") -> Iterator[str]:
+    """Find what makes the number hard to compare."""
+    from ..evaluation.features import inception
+
+    sides = (comparison.reference, comparison.samples)
     for side in sides:
         if 0 < len(side.items) < inception.FEATURES:
             count = f"{len(side.items)} images, under {inception.FEATURES:,}"
             yield f"{side.path}: {count}, bias FID upwards: compare equal counts"
         if len(set(side.runs.values())) > 1:
             yield f"{side.path}: its runs hold different numbers of images: is one of them not finished?"
+    facts = comparison.feature_facts()
     if not facts.get("weights_sha256", inception.WEIGHTS_HASH).startswith(inception.WEIGHTS_HASH):
         yield f"{facts['weights']} is not {inception.WEIGHTS_NAMES[0]}: the number compares with nothing published"
-    if not facts.get("compat") and len({size for side in sides for size in side.sizes}) > 1:
+    sizes = {size for side in sides for size in side.sizes}
+    if not comparison.compat and not comparison.reading.image_size and len(sizes) > 1:
         yield "the images are of several sizes, which changes the number: --image_size N resizes all to N x N first"
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(path1: str, path2: str) -> argparse.Namespace:
+    """Parse the tradition's flags; ValueError for values that cannot be."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument(
         "paths",
@@ -125,12 +123,10 @@ def parse_arguments() -> argparse.Namespace:
         "--image_size", type=int, metavar="N", help="resize every image to N x N first (Pillow's bicubic)"
     )
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help=f"{inception.WEIGHTS_NAMES[0]}, if it is not in torch hub's cache"
+        "--weights", type=Path, metavar="FILE", help="Inception's weights, if they are not in torch hub's cache"
     )
     parser.add_argument("--download", action="store_true", help="fetch the weights where they are missing")
-    parser.add_argument(
-        "--compat", choices=[name for name in inception.PROTOCOLS if name], help=f"oasis: {inception.RESIZES['oasis']}"
-    )
+    parser.add_argument("--compat", choices=["oasis"], help="oasis: resize as the scripts of OASIS and SDM do")
     parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
     parser.add_argument(
         "--dist_timeout", type=int, default=600, metavar="S", help="seconds that processes wait for one another"
@@ -139,7 +135,7 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     args.paths = args.paths or [path for path in (path1, path2) if path]
     if len(args.paths) != 2:
-        raise ValueError(f"two paths are needed, got {len(args.paths)}: as arguments, or path1 and path2 in {__file__}")
+        raise ValueError(f"two paths are needed, got {len(args.paths)}: as arguments, or path1 and path2 in the script")
     for name in ("batch_size", "image_size", "dist_timeout"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -147,7 +143,5 @@ def parse_arguments() -> argparse.Namespace:
     if args.json and not args.json.resolve().parent.is_dir():
         raise ValueError(f"--json {args.json}: no such folder")
     if args.compat and args.image_size:
-        raise ValueError(
-            f"--image_size {args.image_size}: --compat {args.compat} has its own size, {inception.OASIS_SIZE}"
-        )
+        raise ValueError(f"--image_size {args.image_size}: --compat {args.compat} has its own size, 256")
     return args

@@ -2,12 +2,13 @@
 
 python evaluations/nll.py --model_path RUN/ema_0.9999.pt
 
-Several processes (mpiexec, torchrun, srun) share the images; the number is the same to the last bit.
+The number is that of `evaluate --reference val --metrics nll` with the same seed. Several processes (mpiexec,
+torchrun, srun) share the images; it is the same to the last bit.
 """
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import DataConfig, DiffusionConfig, ModelConfig, RunConfig
@@ -18,7 +19,7 @@ from ..system.distributed import join, start_group
 
 @dataclass(frozen=True)
 class NllRun:
-    """What nll.py takes: data flags override, model and diffusion flags are held against the trained ones."""
+    """The sections of nll: data flags override, model and diffusion flags are compared with the trained ones."""
 
     nll: NllConfig = NllConfig()
     data: DataConfig = RunConfig.data
@@ -31,30 +32,29 @@ def main() -> int:
     if switches["print_config"]:
         print(dump(run), end="")
         return 0
-    nll = run.nll
-    if not nll.model_path:
+    if not run.nll.model_path:
         raise ValueError("--model_path: needed, the weights to measure")
-    world = join(nll.dist_timeout)
+    world = join(run.nll.dist_timeout)
 
     # Imported only now, so that --help and mistyped flags answer at once.
     import torch
 
-    from ..data.loader import in_order
     from ..diffusion.gaussian_diffusion import respace
-    from ..evaluation.metrics.nll import measure, summarise
+    from ..evaluation.metrics import nll as metric
     from ..run import factory
-    from ..run.checkpoint import config_beside, sha256
+    from ..run.checkpoint import config_beside
     from ..system import storage
     from ..system.device import pick_device, resolve_precision
 
     # The trained model, and the images
-    weights = storage.weights(nll.model_path)
+    nll, weights = run.nll, storage.weights(run.nll.model_path)
     fallback = RunConfig(data=run.data, model=run.model, diffusion=run.diffusion)
     config = factory.trained_config(weights, given, fallback, "model_path", free=("timestep_respacing",))
     respacing = given.get("timestep_respacing", config.diffusion.timestep_respacing)
+    config = replace(config, diffusion=replace(config.diffusion, timestep_respacing=respacing))
     device = pick_device(nll.device, world)
     start_group(world, torch.device("cpu"), nll.dist_timeout)  # the terms meet in the processes' own memory
-    precision = resolve_precision(nll.precision, nll.use_fp16, device)
+    nll = replace(nll, precision=resolve_precision(nll.precision, nll.use_fp16, device))
     if config_beside(weights) is None:
         print(f"note: no config.json beside {weights}: the model is what the flags say")
     records, _ = factory.read_split(config.data, nll.split)
@@ -62,47 +62,50 @@ def main() -> int:
     diffusion = respace(factory.build_diffusion(config.diffusion), respacing).to(device)
     model = factory.load_trained(config, weights, device)
 
-    # What the number depends on
-    protocol = {
-        "weights": str(weights.resolve()),
-        "weights_sha256": sha256(weights),
-        "data_dir": str(Path(config.data.data_dir).resolve()),
-        "split": nll.split,
-        "images": len(dataset),
-        "image_size": config.model.image_size,
-        "image_channels": config.model.image_channels,
-        "crop_policy": config.data.crop_policy,
-        "steps": diffusion.num_timesteps,
-        "timestep_respacing": respacing,
-        "clip_denoised": nll.clip_denoised,
-        "precision": precision,
-        "seed": nll.seed,
-        "device": device.type,
-    }
+    protocol = describe(weights, config, nll) | {"images": len(dataset), "steps": diffusion.num_timesteps}
+    protocol["device"] = device.type
     for name, value in protocol.items():
         if value != "":
             print(f"  {name:20s} {value[:12] if name == 'weights_sha256' else value}")
     if switches["dry_run"]:
         return 0
-    out = opened(nll.out) if nll.out and world.is_main else None
 
     # The measurement
-    z_mode = config.model.z_mode if config.model.class_cond else "off"
-    batches = in_order(dataset, nll.batch_size, config.data.num_workers)
-    totals, priors, terms = measure(model, diffusion, batches, len(dataset), nll, precision, z_mode, world)
+    out = make_folder(nll.out) if nll.out and world.is_main else None
+    bounds = metric.measure(model, config.model, diffusion, len(dataset), metric.read_split(dataset, world), nll, world)
     if not world.is_main:
         return 0
-    if not math.isfinite(sum(totals)):
+    if not math.isfinite(sum(bounds.totals)):
         raise FloatingPointError(f"{weights}: the bound is not finite; is it with --precision fp32?")
-    report = summarise(totals, priors, terms["vb"])
+    report = metric.summarise(bounds)
     show(report, diffusion.num_timesteps)
     if out:
-        write(out, report | {"protocol": protocol}, terms)
+        write(out, report | {"protocol": protocol}, bounds.terms)
         print(f"written: {out.resolve()}")
     return 0
 
 
+def describe(weights: Path, config: RunConfig, nll: NllConfig) -> dict:
+    """Return what the number depends on, besides the images' number and the device."""
+    from ..run.checkpoint import sha256
+
+    return {
+        "weights": str(weights.resolve()),
+        "weights_sha256": sha256(weights),
+        "data_dir": str(Path(config.data.data_dir).resolve()),
+        "split": nll.split,
+        "image_size": config.model.image_size,
+        "image_channels": config.model.image_channels,
+        "crop_policy": config.data.crop_policy,
+        "timestep_respacing": config.diffusion.timestep_respacing,
+        "clip_denoised": nll.clip_denoised,
+        "precision": nll.precision,
+        "seed": nll.seed,
+    }
+
+
 def show(report: dict, T: int) -> None:
+    """Print the figures of T steps."""
     error = report["standard_error"]
     spread = "a single image: no standard error" if error is None else f"+- {error:.4f}, standard error over the images"
     print(f"bits per dimension: {report['bpd']:.4f} ({spread})")
@@ -114,7 +117,8 @@ def show(report: dict, T: int) -> None:
         print(f"    {steps:18s} {value:9.4f}")
 
 
-def opened(out: str) -> Path:
+def make_folder(out: str) -> Path:
+    """Make the folder of --out; ValueError where that cannot be."""
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +128,7 @@ def opened(out: str) -> Path:
 
 
 def write(folder: Path, report: dict, terms: dict) -> None:
-    """nll.json, and each term's means over the images as arr_0 (T,) of its own npz, from t = T - 1 down to 0."""
+    """Write nll.json, and each term's means over the images as arr_0 (T,) of its own npz, from t = T - 1 down to 0."""
     import numpy as np
 
     from ..evaluation.metrics.nll import TERMS

@@ -1,10 +1,10 @@
-"""Which samples are good, which are not, and which are copies? Each box is held against the real training objects.
+"""Score samples against the real training objects, and find copies of these.
 
     python evaluations/quality.py RESULTS [--reject_below 0.5] [--reject_copies]
 
 RESULTS is a folder made by image_sample.py. A small classifier of crops (the classes, and "nothing there"), trained
 once on the training split and kept in the run's folder as quality_gate.pt, gives each box the probability of its
-label; where box_adherence.py has made the same samples as good parts, a box also has an adherence, and its score is
+label; where box_adherence.py has made the same samples as good parts, a box also has an object change, and its score is
 the lesser of the two. An image's score is that of its worst box. The nearest training object of each image is found
 too: whether it is a copy is decided by a threshold that hardly any real object of held-out pictures reaches.
 
@@ -20,16 +20,15 @@ from PIL import Image, ImageOps
 
 from ..config import RunConfig
 from ..data.manifest import ManifestEntry, read_run
-from ..quality.gate import QualityGate
+from ..quality.gate import QualityGate, summarise, write_quality
 from ..quality.run_gate import gate_of_run
 from ..quality.scores import ImageQuality
-from ..quality.summary import summary, write_quality
 from ..run.checkpoint import atomic_write, config_beside
 from ..system.device import pick_device
 
 
 def run_of(manifest: Path, entry: ManifestEntry, data_dir: str) -> tuple[RunConfig, Path]:
-    """The configuration and folder of the run that made a sample."""
+    """Return the configuration and folder of the run that made a sample."""
     weights = entry.weights
     config = weights and config_beside(weights)
     if not (weights and config):
@@ -40,21 +39,21 @@ def run_of(manifest: Path, entry: ManifestEntry, data_dir: str) -> tuple[RunConf
 
 
 def score_all(folder: Path, entries: list[ManifestEntry], gate: QualityGate) -> list[ImageQuality]:
-    """What the gate says of each image, with its good part where there is one."""
+    """Score each image, with its good part where there is one."""
     found = []
     for entry in entries:
         twin = twin_of(folder, entry)
-        found.append(gate.score(opened(folder / entry.file), entry.new_objects, twin and opened(twin)))
+        found.append(gate.score(open_image(folder / entry.file), entry.new_objects, open_image(twin) if twin else None))
     return found
 
 
 def twin_of(folder: Path, entry: ManifestEntry) -> Path | None:
-    """The same image without its objects: sampled as a good part, or the picture that they were inserted into."""
+    """Find the image without its objects: sampled as a good part, or the one that they were inserted into."""
     twins = [folder / "good_parts" / entry.file, folder / (entry.source_image or "")]
     return next((twin for twin in twins if twin.is_file()), None)
 
 
-def opened(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image)
@@ -62,7 +61,7 @@ def opened(path: Path) -> Image.Image:
         raise ValueError(f"{path}: cannot be read: {error}") from None
 
 
-def tell(figures: dict, gate: QualityGate) -> None:
+def show(figures: dict, gate: QualityGate) -> None:
     held = gate.protocol["held_out"]["objects"]
     right = f"right about {100 * held['accuracy']:.1f} % of" if held["accuracy"] is not None else "measured on"
     print(f"gate: {right} {held['crops']} held-out boxes, digest {gate.protocol['digest'][:12]}")
@@ -103,9 +102,9 @@ def main() -> int:
 
     # Each image, then all together
     found = score_all(folder, entries, gate)
-    figures = summary(entries, found, gate)
+    figures = summarise(entries, found, gate)
     write_quality(folder, entries, found, gate)
-    tell(figures, gate)
+    show(figures, gate)
     print(f"written: {(folder / 'quality.jsonl').resolve()}")
 
     # What of it to use

@@ -1,4 +1,4 @@
-"""Can one see where objects were put into whole pictures? Needs nothing but the results folder.
+"""Measure visible edges around objects inserted into whole images. Needs nothing but the results folder.
 
     python evaluations/seams.py RESULTS
 
@@ -42,7 +42,7 @@ class Seams:
 
 
 def measure(cases: Iterator[tuple[NDArray, NDArray, NDArray, int]]) -> Seams:
-    """Over (result (H, W[, 3]), source alike, what may change (H, W) bool, number of objects)."""
+    """Measure over (result (H, W[, 3]), source alike, what may change (H, W) bool, number of objects)."""
     steps, source_steps, drawn_steps, pictures, objects, outside = [], [], [], 0, 0, 0
     for result, source, area, count in cases:
         pictures, objects = pictures + 1, objects + count
@@ -62,7 +62,7 @@ def measure(cases: Iterator[tuple[NDArray, NDArray, NDArray, int]]) -> Seams:
 
 
 def _steps(values: NDArray, area: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """|difference| of all neighbours of which one is in the area and the other is not."""
+    """Return |difference| of all neighbours of which one is in the area and the other is not."""
     found = []
     for axis in (0, 1):
         crosses = np.diff(area.astype(np.int8), axis=axis) != 0
@@ -75,13 +75,13 @@ def _grey(values: NDArray) -> NDArray[np.float64]:
 
 
 def cases_of(folder: Path, entries: list[ManifestEntry]) -> Iterator[tuple[NDArray, NDArray, NDArray, int]]:
-    """Each picture with its source, and what `box_margin` let change of it."""
+    """Yield each image with its source, and the area that `box_margin` let change."""
     for entry in entries:
         result, source = read_native(folder / entry.file), read_native(folder / "images" / f"{entry.stem}.png")
         height, width = source.shape[:2]
         area, drawn = np.zeros((height, width), dtype=bool), 0
         for new in entry.new_objects:
-            box = new.pixels(width, height).array()
+            box = new.pixels(width, height).edges
             x0, y0, x1, y1 = changing_area(box, margin_of(box, entry.settings["box_margin"]), (width, height))
             area[y0:y1, x0:x1], drawn = True, drawn + 1
         yield result, source, area, drawn

@@ -1,7 +1,4 @@
-"""evaluate.py's figures of a model while it is trained, for scripts/image_train.py --eval_interval.
-
-The same layouts and seeds each time, sampled by the averaged weights as image_sample.py does it.
-"""
+"""evaluate.py's figures of a model in training (--eval_interval), always of the same layouts and seeds."""
 
 import contextlib
 import hashlib
@@ -33,11 +30,11 @@ from ..system.distributed import gather, wait_for_all
 from ..system.launchers import ALONE, World
 from ..training.best import Best
 from ..training.state import TrainingState
-from .comparison import Comparison, versions
-from .figures import Figure, as_json
-from .measure import measure, why_not
-from .options import KNOWN, EvaluateConfig, EvaluateRun
-from .registry import METRICS
+from .comparison import Comparison
+from .figures import Figure, add_versions, as_json
+from .measure import find_missing, load_metric, measure
+from .options import EvaluateConfig, EvaluateRun
+from .registry import OLD_NAMES, resolve_names
 
 FOLDER, FIGURES, STAND_INS = "evaluations", "figures.json", "check"
 SHARES = 8  # batches are cut the same for any number of processes: so many can take part, with few layouts too
@@ -57,8 +54,8 @@ class Evaluation:
         train, model = config.train, config.model
         self.config, self.folder, self.device, self.world = config, folder, device, world
         self.names = in_order(train.eval_metrics, train.kept_by)
-        self.keeps_best = train.kept_by in self.names
-        self.items, self.vocabulary = choose(from_dataset(dataset), 0), dataset.vocabulary
+        self.keeps_best = OLD_NAMES.get(train.kept_by, train.kept_by) in self.names
+        self.items, self.dataset, self.vocabulary = choose(from_dataset(dataset), 0), dataset, dataset.vocabulary
         self.shape = (model.image_channels, model.image_size, model.image_size)
         self.sample = SampleConfig(
             s=train.eval_s,
@@ -89,9 +86,8 @@ class Evaluation:
             with full_precision():
                 self.reference = Comparison(options, self.config.data, {}, self.device, self.world)
                 # Those of features of whole images are soon had, with the reference's features; others may take long.
-                quick = [name for name in self.names if METRICS[name].kinds]
-                missing = measure(self.reference, quick)[1]
-                missing |= {name: why for name in self.names if (why := why_not(METRICS[name].check, self.reference))}
+                quick = [name for name in self.names if load_metric(name).kinds]
+                missing = measure(self.reference, quick)[1] | find_missing(self.reference, self.names)
         missing = {name: why for found in gather(missing) for name, why in found.items()}
         if self.world.is_main:
             self._forget(STAND_INS)
@@ -105,26 +101,26 @@ class Evaluation:
         with undisturbed(self.device):
             results, settings = self._results(state, name, self._made(state))
             with full_precision():
+                assert self.reference
                 comparison = self.reference.with_samples(str(results))
                 figures, missing = measure(comparison, self.names)
         wait_for_all(f"evaluation {name} measured")
         figures, missing = gather((figures, missing))[0]
 
-        # Told
         for figure in figures:
             log.set(figure.name, figure.value)
         if self.world.is_main:
-            told = {"step": state.step, "sampling": settings}
-            common = {"not_computed": missing, "warnings": comparison.warnings(), **told}
-            write_figures(results / FIGURES, figures, common)
+            facts = {"step": state.step, "sampling": settings}
+            common = {"not_computed": missing, "warnings": comparison.warnings(), **facts}
+            text = json.dumps(as_json(add_versions(figures), common), indent=2) + "\n"
+            atomic_write(results / FIGURES, lambda file: file.write(text.encode()))
         for metric, why in missing.items():
             logger.warning("step %d, not computed: %s: %s", state.step, metric, why)
         best = self._note_best(state, figures, missing)
-        told = ", ".join(f"{figure.name} {figure.text}" for figure in figures) or "no figure"
+        values = ", ".join(f"{figure.name} {figure.text}" for figure in figures) or "no figure"
         taken = duration(time.perf_counter() - began)
-        log.line(f"step {state.step}: {len(self.items)} layouts sampled: {told}{best}  {taken}")
+        log.line(f"step {state.step}: {len(self.items)} layouts sampled: {values}{best}  {taken}")
 
-        # Kept
         if self.world.is_main:
             ours = {path.name for path in results.parent.iterdir() if is_evaluation(path)}  # the rest is the user's
             self._forget(*(ours - {name, f"{state.best.step:06d}"}))
@@ -138,6 +134,7 @@ class Evaluation:
             logger.warning("--best_by %s: no value of %s is better than another", self.names[0], figure.name)
             return ""
         # What must be the same for two values to compare
+        assert self.reference
         others = replace(self.reference.options, samples="", metrics=(), features="")
         same = (len(self.items), train.eval_s, others, figure.protocol.get("weights_sha256"))
         by = f"{figure.name} {hashlib.sha256(repr(same).encode()).hexdigest()[:12]}"
@@ -176,7 +173,7 @@ class Evaluation:
         return partial(make_images, model, self.items, self.vocabulary, 0, False)
 
     def _real(self, indices: Sequence[int], _: int) -> list[Made]:
-        return [Made(to_pil(self.items[i].real().image)) for i in indices]
+        return [Made(to_pil(self.dataset.sample(self.items[i].index, epoch=0).image)) for i in indices]
 
     def _settings(self, weights: Path, digest: str) -> dict:
         precision = resolve_precision(self.sample.precision, self.sample.use_fp16, self.device)
@@ -199,11 +196,8 @@ def is_evaluation(folder: Path) -> bool:
 
 
 def in_order(metrics: Iterable[str], first: str) -> tuple[str, ...]:
-    """The metrics once each, the one that the best weights are kept by first; ValueError for an unknown one."""
-    for name in metrics:
-        if name not in KNOWN:
-            raise ValueError(f"--eval_metrics {name}: choose from {', '.join(KNOWN)}")
-    return tuple(sorted(dict.fromkeys(metrics), key=lambda name: name != first))
+    """Return the metrics once each, the one that the best weights are kept by first; ValueError for an unknown one."""
+    return tuple(sorted(resolve_names(metrics, "eval_metrics"), key=lambda name: name != OLD_NAMES.get(first, first)))
 
 
 def with_whole_paths(config: RunConfig) -> RunConfig:
@@ -224,12 +218,6 @@ def given_options(file: str) -> EvaluateConfig:
     """evaluate.py's options as --eval_config has them; no bootstrap by default: nobody waits for what is not logged."""
     values = {"bootstrap": 0, **(flags.read_json(Path(file)) if file else {})}
     return flags.unflatten(EvaluateRun, values, file).evaluate
-
-
-def write_figures(path: Path, figures: Sequence[Figure], common: dict) -> None:
-    figures = [replace(figure, protocol=figure.protocol | {"versions": versions()}) for figure in figures]
-    text = json.dumps(as_json(figures, common), indent=2) + "\n"
-    atomic_write(path, lambda file: file.write(text.encode()))
 
 
 @contextlib.contextmanager

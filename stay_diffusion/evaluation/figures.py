@@ -1,15 +1,26 @@
-"""Figures as they are told: each with what it depends on, as one JSON object and one Markdown table."""
+"""Figures, each with what it depends on, as one JSON object and one Markdown table."""
 
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import NamedTuple
 
+VERSIONS = ("torch", "torchvision", "torch-fidelity", "lpips", "pycocotools", "numpy", "pillow")
 BETTER = {"lower": "↓", "higher": "↑", "": ""}
+
+
+class Estimate(NamedTuple):
+    """A number and its standard error, None where there is none."""
+
+    value: float
+    standard_error: float | None
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number; `spread` is its uncertainty, `spread_of` says of what kind; `protocol` is all that it depends on.
+    """A number; `spread` is its uncertainty, `spread_of` the kind of that; `protocol` is all that it depends on.
 
     `details` are further numbers behind it, for the JSON alone.
     """
@@ -32,8 +43,24 @@ class Figure:
         return f"{self.value:.4f}" if self.spread is None else f"{self.value:.4f} ± {self.spread:.4f}"
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of the installed libraries that figures depend on."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in VERSIONS:
+        try:
+            found[name] = version(name)
+        except ModuleNotFoundError:
+            continue
+    return found
+
+
+def add_versions(figures: Sequence[Figure]) -> list[Figure]:
+    """Add the versions of the libraries to the figures' protocols."""
+    return [replace(figure, protocol=figure.protocol | {"versions": versions()}) for figure in figures]
+
+
 def as_json(figures: Sequence[Figure], common: dict) -> dict:
-    """{"figures": {name: ...}, ...}: each figure stands alone, with its whole protocol."""
+    """Return {"figures": {name: ...}, ...}: each figure stands alone, with its whole protocol."""
     told = {
         figure.name: {
             "value": figure.value,
@@ -49,7 +76,7 @@ def as_json(figures: Sequence[Figure], common: dict) -> dict:
 
 
 def as_markdown(figures: Sequence[Figure], common: dict) -> str:
-    """A table of the figures, what is particular to each beside it, and below it what holds for all."""
+    """Return a table of the figures, with the protocol of each beside it, and the shared protocol below."""
     shared = _shared([figure.protocol for figure in figures])
     lines = ["| figure | | value | ± | protocol |", "|---|---|---|---|---|"]
     for figure in figures:
@@ -66,7 +93,7 @@ def as_markdown(figures: Sequence[Figure], common: dict) -> str:
 
 
 def _shared(protocols: Sequence[dict]) -> dict:
-    """What several say, and none says otherwise; of a single one all."""
+    """Return the entries that several protocols share and none contradicts; of a single one all."""
     said: dict[str, list] = {}
     for protocol in protocols:
         for name, value in protocol.items():

@@ -1,4 +1,4 @@
-"""Which quality gate judges a set of samples: one that is named, that of their run, or one trained now."""
+"""The quality gate that judges a set of samples: the one named, that of their run, or one trained now."""
 
 from collections import Counter
 from dataclasses import replace
@@ -6,9 +6,8 @@ from pathlib import Path
 
 from ..config import RunConfig
 from ..data.manifest import find_manifests, read_manifest
-from ..quality import gate_file
 from ..quality.gate import QualityGate
-from ..quality.run_gate import gate_of_run, training_split
+from ..quality.run_gate import gate_of_run, load, training_split
 from ..quality.training import train_gate
 from ..run import factory
 from ..run.checkpoint import config_beside
@@ -17,9 +16,9 @@ from .image_set import ImageSet
 
 
 def check_gate(comparison: Comparison) -> None:
-    """ValueError where there is no gate and nothing to train one on; a gate that is named is read."""
+    """Raise ValueError where there is no gate and nothing to train one on; a gate that is named is read."""
     if comparison.options.gate:
-        gate_file.load(named(comparison), "cpu")
+        load(find_file(comparison), "cpu")
     elif not (run_of(comparison.samples) or "data_dir" in comparison.given):
         raise ValueError(
             "needs a classifier of real objects: --gate FILE (a run's quality_gate.pt), samples of a run that is still "
@@ -28,10 +27,10 @@ def check_gate(comparison: Comparison) -> None:
 
 
 def choose_gate(comparison: Comparison) -> tuple[QualityGate, str]:
-    """The gate and where it comes from; trained, which takes a minute, where there is none yet."""
-    device = comparison.reading.device
+    """Return the gate and its origin; trained, which takes a minute, where there is none yet."""
+    device = comparison.device
     if comparison.options.gate:
-        return gate_file.load(named(comparison), device)[0], str(named(comparison).resolve())
+        return load(find_file(comparison), device)[0], str(find_file(comparison).resolve())
     run = run_of(comparison.samples)
     if run:
         config, weights = run
@@ -43,7 +42,7 @@ def choose_gate(comparison: Comparison) -> tuple[QualityGate, str]:
     return gate, f"trained on {Path(config.data.data_dir).resolve()}"
 
 
-def named(comparison: Comparison) -> Path:
+def find_file(comparison: Comparison) -> Path:
     path = Path(comparison.options.gate)
     if not path.is_file():
         raise ValueError(f"--gate {path}: no such file")
@@ -51,19 +50,16 @@ def named(comparison: Comparison) -> Path:
 
 
 def run_of(samples: ImageSet) -> tuple[RunConfig, Path] | None:
-    """The configuration and weights of the model that made the samples, if it is still there."""
-    folder = Path(samples.path)
-    for manifest in find_manifests(folder):
+    """Return the configuration and weights of the model that made the samples, if it is still there."""
+    for manifest in find_manifests(Path(samples.path)):
         for entry in read_manifest(manifest)[:1]:
-            weights = entry.weights
-            config = weights and config_beside(weights)
-            if weights and config:
-                return config, weights
+            if entry.weights and (config := config_beside(entry.weights)):
+                return config, entry.weights
     return None
 
 
 def config_for(comparison: Comparison) -> RunConfig:
-    """A run on --data_dir, with pictures of the size that most of the samples have."""
+    """Return a run on --data_dir, with images of the size that most of the samples have."""
     (size, _), *_ = Counter(min(look.width, look.height) for look in comparison.samples.looks).most_common(1)
     channels = 1 if all(look.grey for look in comparison.samples.looks) else 3
     config = RunConfig(data=comparison.data)

@@ -1,4 +1,4 @@
-"""A set of images to measure: a folder, image_sample.py's results, or an npz; and what is to be known of each image."""
+"""A set of images to measure: a folder, image_sample.py's results, or an npz; with facts about each image."""
 
 import hashlib
 import itertools
@@ -28,19 +28,22 @@ OASIS_BATCH, OASIS_SUFFIXES = 50, frozenset({".jpg", ".png"})
 GREY_MODES = ("1", "L", "LA", "I", "F")
 
 
+Whole = Path | NDArray[np.uint8]  # a file, or (H, W, 1 or 3)
+
+
 class Cut(NamedTuple):
     """An object of an image: its box in [0, 1] of the sides, shown on size x size pixels.
 
-    `around`: as the quality gate cuts it out, a square with what is around it, at the gate's own size.
+    `around`: as the quality gate crops it, a square with its surroundings, at the gate's own size.
     """
 
-    image: Path | NDArray[np.uint8]
+    image: Whole
     box: tuple[float, float, float, float]
     size: int
     around: bool = False
 
 
-Item = Path | NDArray[np.uint8] | Cut
+Item = Whole | Cut
 
 
 class Look(NamedTuple):
@@ -72,6 +75,16 @@ class ImageSet:
     objects: tuple[tuple[RelativeBox, ...], ...] | None = None
     products: tuple[str | None, ...] | None = None
 
+    @property
+    def images(self) -> list[Whole]:
+        """Return the items of a set that holds no cuts."""
+        return [item for item in self.items if not isinstance(item, Cut)]
+
+    @property
+    def known_objects(self) -> tuple[tuple[RelativeBox, ...], ...]:
+        assert self.objects is not None
+        return self.objects
+
 
 def open_set(path: Path, compat: str | None = None, least: int = 2) -> ImageSet:
     """The images of a folder, sorted, or of an npz (arr_0, uint8 NHWC), or an npz's mu and sigma where it has them.
@@ -99,17 +112,28 @@ def looked_at(images: ImageSet, world: World = ALONE) -> ImageSet:
 
     Several processes share the looking.
     """
-    own = {i: look(images.items[i]) for i in range(len(images.items))[world.rank :: world.size]}
+    found = images.images
+    own = {i: look(found[i]) for i in range(len(found))[world.rank :: world.size]}
     looks = gather_shares(f"{images.path} looked at", own)
-    order = sorted(range(len(looks)), key=lambda i: (looks[i].width, looks[i].height, looks[i].digest))
-    looks = tuple(looks[i] for i in order)
-    sizes = Counter(f"{each.width}x{each.height}" for each in looks)
-    objects, products = (known and tuple(known[i] for i in order) for known in (images.objects, images.products))
-    items = [images.items[i] for i in order]
-    return replace(images, items=items, looks=looks, objects=objects, products=products, sizes=dict(sizes))
+    order = content_order(looks)
+    sizes = Counter(f"{looks[i].width}x{looks[i].height}" for i in order)
+    return replace(
+        images,
+        items=[found[i] for i in order],
+        looks=tuple(looks[i] for i in order),
+        objects=images.objects and tuple(images.objects[i] for i in order),
+        products=images.products and tuple(images.products[i] for i in order),
+        sizes=dict(sizes),
+    )
 
 
-def look(item: Path | NDArray[np.uint8]) -> Look:
+def content_order(looks: Sequence[Look]) -> list[int]:
+    """Return the places of images in the order of sizes and content."""
+    return sorted(range(len(looks)), key=lambda i: (looks[i].width, looks[i].height, looks[i].digest))
+
+
+def look(item: Whole) -> Look:
+    """Find the facts of an image."""
     if not isinstance(item, Path):
         height, width, channels = item.shape
         digest = hashlib.sha256(f"{item.shape}".encode() + np.ascontiguousarray(item).tobytes()).hexdigest()
@@ -117,7 +141,7 @@ def look(item: Path | NDArray[np.uint8]) -> Look:
     width, height = size_of(item)
     with open(item, "rb") as file, Image.open(file, formats=FORMATS) as image:
         grey = image.mode in GREY_MODES or image.mode.startswith("I;")
-        return Look(sha256(item), image.format, width, height, grey)
+        return Look(sha256(item), image.format or "", width, height, grey)
 
 
 def batches(items: Sequence[Item], batch_size: int, image_size: int | None, channels: int = 3) -> Iterator[Tensor]:
@@ -135,15 +159,12 @@ def pixels(item: Item, image_size: int | None = None, channels: int = 3) -> NDAr
 
 def _pictures(items: Sequence[Item], channels: int) -> Iterator[Image.Image]:
     """Decoded, and cut where they are cuts; a picture once for all its cuts that follow one another."""
-    opened = picture = None
+    opened: tuple[Whole, Image.Image] | None = None
     for item in items:
         source = item.image if isinstance(item, Cut) else item
-        if source is not opened:
-            opened, picture = source, _decoded(source, channels)
-        if isinstance(item, Cut):
-            yield _cut_out(picture, item)
-        else:
-            yield picture
+        if opened is None or source is not opened[0]:
+            opened = source, _decoded(source, channels)
+        yield _cut_out(opened[1], item) if isinstance(item, Cut) else opened[1]
 
 
 def _cut_out(picture: Image.Image, cut: Cut) -> Image.Image:
@@ -159,7 +180,7 @@ def _cut_out(picture: Image.Image, cut: Cut) -> Image.Image:
     return part.resize((cut.size, cut.size), Image.Resampling.BICUBIC, box=box)
 
 
-def _decoded(image: Path | NDArray[np.uint8], channels: int) -> Image.Image:
+def _decoded(image: Whole, channels: int) -> Image.Image:
     if isinstance(image, Path):
         return to_pil(to_tensor(read_image(image, channels), channels))
     if channels == 1:

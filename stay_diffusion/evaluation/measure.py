@@ -1,35 +1,47 @@
-"""Compute several metrics of one comparison; say why others cannot be had."""
+"""Compute several metrics of one comparison, with the reason for each that cannot be computed."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..system.distributed import gather
-from .metrics.diversity import IDENTICAL, all_groups
-from .options import KNOWN
-from .protocols import check
+from .comparison import Comparison
+from .figures import Figure
+from .metric import Metric
+from .metrics.lpips import IDENTICAL
 from .registry import METRICS
 
 
-def measure(comparison, names: Sequence[str]) -> tuple[list, dict[str, str]]:
-    """The figures of the metrics in their order, on the first process, and why others could not be computed."""
-    assert tuple(METRICS) == KNOWN
-    missing = {name: reason for name in names if (reason := why_not(METRICS[name].check, comparison))}
-    missing = {name: reason for found in gather(missing) for name, reason in found.items()}  # of any process
-    possible = [name for name in names if name not in missing]
-    comparison.kinds = list(dict.fromkeys(kind for name in possible for kind in METRICS[name].kinds))
-    figures = []
-    for name in possible:
-        gathered = METRICS[name].gather(comparison)
+def load_metric(name: str) -> Metric:
+    """Import a metric; ModuleNotFoundError where a package that it needs is not installed."""
+    return importlib.import_module(f"{__package__}.metrics.{METRICS[name]}").METRIC
+
+
+def measure(comparison: Comparison, names: Sequence[str]) -> tuple[list[Figure], dict[str, str]]:
+    """Return the figures of the metrics in their order, on the first process, and why others could not be computed."""
+    metrics = {name: load_metric(name) for name in names}
+    missing = find_missing(comparison, names)
+    possible = {name: metric for name, metric in metrics.items() if name not in missing}
+    comparison.kinds = list(dict.fromkeys(kind for metric in possible.values() for kind in metric.kinds))
+    figures: list[Figure] = []
+    for name, metric in possible.items():
+        gathered = metric.gather(comparison)
         if comparison.world.is_main:
             try:
-                figures += METRICS[name].figures(comparison, gathered)
+                figures += metric.figures(comparison, gathered)
             except ValueError as error:
                 missing[name] = str(error)
     return figures, missing
 
 
-def why_not(check, comparison) -> str:
-    """Why a metric cannot be had, or ""."""
+def find_missing(comparison: Comparison, names: Sequence[str]) -> dict[str, str]:
+    """Return the metrics that some process cannot compute, and why."""
+    own = {name: reason for name in names if (reason := why_not(load_metric(name).check, comparison))}
+    return {name: reason for found in gather(own) for name, reason in found.items()}
+
+
+def why_not(check: Callable[[Comparison], Any], comparison: Comparison) -> str:
+    """Return why a metric cannot be computed, or ""."""
     try:
         check(comparison)
     except ModuleNotFoundError as error:
@@ -39,8 +51,8 @@ def why_not(check, comparison) -> str:
     return ""
 
 
-def zero_diversity(figures: Sequence) -> list[str]:
-    """Layouts whose images do not differ at all."""
+def warn_of_identical(figures: Sequence[Figure]) -> list[str]:
+    """Warn of layouts whose images do not differ at all."""
     found = []
     for figure in figures:
         layouts = figure.details.get("layouts", {})
@@ -51,9 +63,3 @@ def zero_diversity(figures: Sequence) -> list[str]:
                 "the runs sampled with one seed?"
             )
     return found
-
-
-def check_protocol(comparison) -> None:
-    options = comparison.options
-    groups = all_groups(Path(options.samples)) if Path(options.samples).is_dir() else []
-    check(options.protocol, comparison.samples, comparison.given_reference, groups, options.image_size)

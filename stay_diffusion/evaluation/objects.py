@@ -1,4 +1,4 @@
-"""What the images of a set show: by the manifest that made them, or by the data set that they belong to."""
+"""The objects in the images of a set: by the manifest of their samples, or by the annotations of their data set."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,14 +13,14 @@ from .image_set import ImageSet
 
 
 class Shown(NamedTuple):
-    """What an image shows; no `product` where none is known."""
+    """The objects in an image, and its product, if one is known."""
 
     objects: tuple[RelativeBox, ...]
     product: str | None
 
 
 def with_objects(images: ImageSet, data: DataConfig) -> ImageSet:
-    """The same set with the boxes of each image, in [0, 1] of its sides, and its product.
+    """Return the set with the boxes of each image, in [0, 1] of its sides, and its product.
 
     Of samples and the real pictures beside them (RESULTS/images) they come from the manifest, of all others from the
     folder read as a data set (--dataset_mode and the other data flags). ValueError where an image has none of these.
@@ -33,7 +33,7 @@ def with_objects(images: ImageSet, data: DataConfig) -> ImageSet:
     known = dict(of_manifests(folder))
     if not known:
         known = dict(of_data_set(folder, data))
-    places = [Path(item).resolve() for item in images.items]
+    places = [item.resolve() for item in images.items if isinstance(item, Path)]
     missing = next((place for place in places if place not in known), None)
     if missing:
         raise ValueError(f"{missing}: neither a manifest.jsonl nor the annotations in {folder} say what it shows")
@@ -42,10 +42,9 @@ def with_objects(images: ImageSet, data: DataConfig) -> ImageSet:
 
 
 def of_manifests(folder: Path) -> Iterator[tuple[Path, Shown]]:
-    """(image, what it shows) of a results folder, of its runs, or of the real pictures in RESULTS/images.
+    """Yield (image, its objects) of a results folder, of its runs, or of the real images in RESULTS/images.
 
-    Of samples made by putting objects into whole pictures: those alone, not what the pictures had before, and nothing
-    of the pictures themselves.
+    Of samples made by inserting objects into whole images only the inserted ones count; those images have none.
     """
     manifests = find_manifests(folder)
     real = folder.name == "images" and not manifests
@@ -58,7 +57,7 @@ def of_manifests(folder: Path) -> Iterator[tuple[Path, Shown]]:
 
 
 def of_data_set(folder: Path, data: DataConfig) -> Iterator[tuple[Path, Shown]]:
-    """(image, what it shows) of all that a folder's annotations name."""
+    """Yield (image, its objects) of all images in a folder's annotations."""
     whole = replace(data, data_dir=str(folder), val_fraction=0.0, id_list="")
     records, _ = factory.read_split(whole, "train", select=True)
     for record in records:

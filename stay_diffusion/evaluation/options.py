@@ -1,24 +1,10 @@
-"""What evaluate takes, by flag."""
+"""The options of evaluate and nll, by flag."""
 
 from dataclasses import dataclass
 
 from ..config import DataConfig, RunConfig, option
 from ..config.shared import Device, Precision, Processes
-
-KNOWN = (
-    "fid",
-    "kid",
-    "is",
-    "sfid",
-    "prdc",
-    "scene_fid",
-    "lpips",
-    "cas",
-    "recognised",
-    "yolo_score",
-    "adherence",
-    "nll",
-)
+from .registry import METRICS
 
 
 @dataclass(frozen=True)
@@ -27,7 +13,7 @@ class EvaluateConfig(Processes, Device):
     reference: str = option(
         "", "real images: a folder, an npz (images, or mu and sigma), or val or train: the split as the model saw it"
     )
-    metrics: tuple = option((), f"which, of {', '.join(KNOWN)}; none given: the protocol's, else fid, kid and prdc")
+    metrics: tuple = option((), f"any of {', '.join(METRICS)}; none given: the protocol's, else fid, kid and prdc")
     features: str = option("inception", "inception, or trained:FILE, a file of train_features.py (FD-own, KID-own)")
     protocol: str = option(
         "", "check counts and sizes against the literature's", ("", "layoutdiffusion", "lostgan", "sdm")
@@ -38,14 +24,10 @@ class EvaluateConfig(Processes, Device):
     bootstrap: int = option(
         20, "resamples behind the standard errors of Frechet distances and detection scores; 0: none", least=0
     )
-    kid_subsets: int = option(100, "KID over this many subsets, as the literature gives it", least=1)
-    kid_subset_size: int = option(1000, "images of each; with fewer there is only the KID of all", least=2)
-    is_splits: int = option(10, "parts of the inception score", least=1)
     prdc_k: int = option(5, "prdc: whose neighbour a picture's ball reaches to", least=1)
     seed: int = option(2020, "of subsets, parts and resamples; torch-fidelity's by default", least=0, most=2**32 - 1)
     weights: str = option("", "Inception's weights, if they are not in torch hub's cache")
     lpips_net: str = option("alex", "backbone of LPIPS", ("alex", "vgg", "squeeze"))
-    lpips_size: int = option(256, "lpips: every image is resized to N x N (Pillow's bilinear)", least=32)
     lpips_compat: str = option("", "sdm: as SDM's script resizes and normalises", ("", "sdm"))
     lpips_weights: str = option("", "LPIPS's linear layers; empty: those in the lpips package")
     backbone_weights: str = option("", "LPIPS's ImageNet weights, if they are not in torch hub's cache")
@@ -68,7 +50,7 @@ class EvaluateConfig(Processes, Device):
 
 @dataclass(frozen=True)
 class EvaluateRun:
-    """What evaluate.py takes; the data flags say how annotated folders are read, for the metrics of objects."""
+    """The sections of evaluate; the data flags say how annotated folders are read, for the metrics of objects."""
 
     evaluate: EvaluateConfig = EvaluateConfig()
     data: DataConfig = RunConfig.data
@@ -81,5 +63,17 @@ class NllConfig(Precision, Processes, Device):
     num_samples: int = option(1000, "measure the first of the split's images, at most so many; 0: all", least=0)
     batch_size: int = option(16, "images at a time (does not change the result)", least=1)
     clip_denoised: bool = option(True, "clamp each step's clean image to [-1, 1]")
-    seed: int = option(0, "image i's noise is drawn from (seed, i), whatever the batch size", least=0, most=2**63 - 1)
+    seed: int = option(0, "noise of image i, in the order of content, is drawn from (seed, i)", least=0, most=2**63 - 1)
     out: str = option("", "folder for nll.json and the terms of each step (npz); empty: print only")
+
+
+@dataclass(frozen=True)
+class FeaturesConfig(Device):
+    out: str = option("", "file to write, such as OUTPUT/features.pt")
+    run: str = option("", "run folder whose data, cut, size and channels are taken; typed flags win")
+    image_size: int = option(64, "side of the pictures that the network sees", least=16)
+    image_channels: int = option(3, "1 for greyscale pictures", (1, 3))
+    steps: int = option(1000, "training steps", least=1)
+    batch_size: int = option(32, "pictures a step", least=1)
+    lr: float = option(4e-3, "highest learning rate of AdamW, one cycle up and down", least=0)
+    seed: int = option(0, "of weights, data order and degradations", least=0, most=2**63 - 1)

@@ -1,16 +1,16 @@
 """The literature's protocols: how many images of which layouts, and how large; anything else is refused."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from .image_set import ImageSet
-from .metrics.diversity import Group
+from .comparison import Comparison
+from .groups import all_groups
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a figure is comparable under. `layouts` 0 is any number; sides are the images' shorter ones.
+    """The conditions under which figures compare. `layouts` 0 is any number; sides are the images' shorter ones.
 
     `lpips_compat` is the mode in which LPIPS is taken, `metrics` are those of the papers.
     """
@@ -32,23 +32,27 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def check(name: str, samples: ImageSet, reference: ImageSet | None, groups: Sequence[Group], image_size: int) -> None:
-    """ValueError, in one line, where the images are not those that the protocol wants."""
-    wanted = PROTOCOLS[name]
+def check(comparison: Comparison) -> None:
+    """Raise ValueError, in one line, where the images are not those of --protocol."""
+    options, samples, reference = comparison.options, comparison.samples, comparison.given_reference
+    protocol, folder = PROTOCOLS[options.protocol], Path(options.samples)
+    groups = all_groups(folder) if folder.is_dir() else []
     problems = []
     counts = Counter(len(images) for _, images in groups)
-    if wanted.layouts and len(groups) != wanted.layouts:
-        problems.append(f"{len(groups):,} layouts instead of {wanted.layouts:,}")
-    if set(counts) != {wanted.per_layout}:
+    if protocol.layouts and len(groups) != protocol.layouts:
+        problems.append(f"{len(groups):,} layouts instead of {protocol.layouts:,}")
+    if set(counts) != {protocol.per_layout}:
         found = ", ".join(f"{number:,} layouts have {images}" for images, number in sorted(counts.items())) or "none"
-        problems.append(f"{wanted.per_layout} images of each layout are wanted ({found})")
-    for side, what in ((samples, "samples"), (reference, "reference")):
-        other = {f"{x.width}x{x.height}" for x in (side.looks if side else ()) if min(x.width, x.height) != wanted.side}
-        if other and image_size != wanted.side:
-            problems.append(f"{what} of {sorted(other)[0]} instead of {wanted.side} pixels")
-    if wanted.reference and reference and len(reference.items) != wanted.reference:
-        problems.append(f"a reference of {len(reference.items):,} images instead of {wanted.reference:,}")
-    if image_size not in (0, wanted.side):
-        problems.append(f"--image_size {image_size}")
+        problems.append(f"{protocol.per_layout} images of each layout are wanted ({found})")
+    size = options.image_size
+    for side, name in ((samples, "samples"), (reference, "reference")):
+        looks = side.looks if side else ()
+        other = {f"{look.width}x{look.height}" for look in looks if min(look.width, look.height) != protocol.side}
+        if other and size != protocol.side:
+            problems.append(f"{name} of {sorted(other)[0]} instead of {protocol.side} pixels")
+    if protocol.reference and reference and len(reference.items) != protocol.reference:
+        problems.append(f"a reference of {len(reference.items):,} images instead of {protocol.reference:,}")
+    if size not in (0, protocol.side):
+        problems.append(f"--image_size {size}")
     if problems:
-        raise ValueError(f"--protocol {name} ({wanted.source}): {'; '.join(problems)}")
+        raise ValueError(f"--protocol {options.protocol} ({protocol.source}): {'; '.join(problems)}")

@@ -1,4 +1,4 @@
-"""The real pictures of a split, cut as the model that made the samples saw them."""
+"""The real images of a split, cut as the model that made the samples saw them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from .image_set import ImageSet
 SPLITS = ("train", "val")
 
 
-def real_pictures(split: str, samples: Path, given: dict) -> ImageSet:
-    """A split's pictures with their objects; the data flags in `given` replace those of the samples' run.
+def real_images(split: str, samples: Path, given: dict) -> ImageSet:
+    """Return a split's images with their objects; the data flags in `given` replace those of the samples' run.
 
     ValueError where `samples` is no folder of image_sample.py's, or its model is not there any more.
     """
@@ -29,7 +29,7 @@ def real_pictures(split: str, samples: Path, given: dict) -> ImageSet:
     records, _ = factory.read_split(config.data, split)
     dataset = factory.build_dataset(records, config, augment=False)
     layouts = from_dataset(dataset)
-    arrays = [np.asarray(to_pil(layout.real().image)) for layout in layouts]
+    arrays = [np.asarray(to_pil(dataset.sample(i, epoch=0).image)) for i in range(len(dataset))]
     return ImageSet(
         f"{config.data.data_dir} ({split}, as the model saw it)",
         [array[..., None] if array.ndim == 2 else array for array in arrays],
@@ -39,7 +39,7 @@ def real_pictures(split: str, samples: Path, given: dict) -> ImageSet:
 
 
 def config_of(samples: Path, split: str) -> RunConfig:
-    """The configuration of the run that made a results folder."""
+    """Return the configuration of the run that made a results folder."""
     manifests = find_manifests(samples)
     if not manifests:
         raise ValueError(f"--reference {split}: {samples} is no folder that image_sample.py has made; give a folder")

@@ -1,4 +1,4 @@
-"""What a gate learns from: crops of the training pictures' objects, and of places where there is nothing."""
+"""The crops that a gate learns from: of the training images' objects, and of places where there is nothing."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -44,7 +44,7 @@ class View(NamedTuple):
     `sources` (n, 4) are the same boxes in pixels of the file, `kept` those of them that count.
     """
 
-    index: int
+    record: int
     image: Image.Image
     boxes: NDArray
     labels: NDArray
@@ -53,7 +53,7 @@ class View(NamedTuple):
 
 
 def views(dataset: LayoutDataset) -> Iterator[View]:
-    """Every picture of a data set: unscaled crops are taken from whole pictures, others from what the network sees."""
+    """Yield every image of a data set: whole for unscaled crops, else as the network sees it."""
     for index in range(len(dataset)):
         if dataset.data.crop_policy == "object":
             picture, boxes, labels, _ = dataset.whole(index)
@@ -72,7 +72,7 @@ def views(dataset: LayoutDataset) -> Iterator[View]:
 
 
 def examples(dataset: LayoutDataset, seed: int) -> Examples:
-    """Crops of all objects of a data set without augmentation, and of about twice as many places without any.
+    """Crop all objects of a data set without augmentation, and of about twice as many places without any.
 
     Models of unscaled crops see windows of their own size, beyond which a crop only repeats their edges: of each place
     there is then a second crop, through a window drawn at random. Of classes with very many objects, the later ones
@@ -86,14 +86,14 @@ def examples(dataset: LayoutDataset, seed: int) -> Examples:
     rows: list[tuple] = []
 
     def add(view: View, box: NDArray, label: int, source: NDArray, rng: np.random.Generator) -> None:
-        rows.append((*crops.cut(view.image, box, channels), label, view.index, source, True))
+        rows.append((*crops.cut(view.image, box, channels), label, view.record, source, True))
         if windowed and counts[label] < most:
             window, shifted = _window(view.image, box, dataset.image_size, rng)
-            rows.append((*crops.cut(window, shifted, channels), label, view.index, source, False))
+            rows.append((*crops.cut(window, shifted, channels), label, view.record, source, False))
         counts[label] += 1
 
     for view in views(dataset):
-        rng = np.random.default_rng((seed, view.index, len(dataset)))  # apart from the samples' (seed, epoch, index)
+        rng = np.random.default_rng((seed, view.record, len(dataset)))  # apart from the samples' (seed, epoch, index)
         for place in view.kept:
             add(view, view.boxes[place], int(view.labels[place]) - 1, view.sources[place], rng)
         sizes += [box[2:] - box[:2] for box in view.boxes[view.kept]]
@@ -116,13 +116,13 @@ def examples(dataset: LayoutDataset, seed: int) -> Examples:
 
 
 def _window(image: Image.Image, box: NDArray, size: int, rng: np.random.Generator) -> tuple[Image.Image, NDArray]:
-    """A window of the network's size around a box, as training draws them, and the box in its pixels."""
+    """Draw a window of the network's size around a box, as in training; return it with the box in its pixels."""
     x0, y0, x1, y1 = transforms.around_object(*image.size, box[None], size, rng)
     return image.crop((round(x0), round(y0), round(x1), round(y1))), box - (x0, y0, x0, y0)
 
 
 def _empty_place(view: View, size: NDArray, rng: np.random.Generator) -> NDArray | None:
-    """A box of this size that meets none that is drawn; None where there is no room."""
+    """Find a box of this size that meets no drawn one; None where there is no room."""
     free = np.array(view.image.size) - size
     if (free < 0).any():
         return None
@@ -135,5 +135,5 @@ def _empty_place(view: View, size: NDArray, rng: np.random.Generator) -> NDArray
 
 
 def meets(box: NDArray, boxes: NDArray) -> NDArray[np.bool_]:
-    """Which of the boxes (n, 4) share more than an edge with a box."""
-    return ((boxes[:, :2] < box[2:]) & (boxes[:, 2:] > box[:2])).all(axis=1)
+    """Find the boxes (n, 4) that share more than an edge with a box."""
+    return np.asarray(((boxes[:, :2] < box[2:]) & (boxes[:, 2:] > box[:2])).all(axis=1))

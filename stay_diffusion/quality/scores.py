@@ -1,4 +1,4 @@
-"""What a gate says of one image: each box's figures, the image's score, and the training object it is most alike."""
+"""The gate's scores of one image: each box's figures, the image's score, and the training object it is most alike."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,21 @@ NOTHING = "nothing there"  # what a classifier may say instead of a class
 
 @dataclass(frozen=True)
 class BoxQuality:
-    """A box in [0, 1] and what is in it; `adherence` is None where there is no sample without the objects."""
+    """A box in [0, 1] and its figures; `object_change` is None where there is no sample without the objects.
+
+    Files call it adherence.
+    """
 
     label: str
     box: tuple[float, float, float, float]
     class_probability: float
     predicted: str
-    adherence: float | None = None
+    object_change: float | None = None
 
     @property
     def score(self) -> float:
-        """The lesser of class probability and adherence: a box is as good as what is worst about it."""
-        return self.class_probability if self.adherence is None else min(self.class_probability, self.adherence)
+        """Return the lesser of class probability and object change."""
+        return self.class_probability if self.object_change is None else min(self.class_probability, self.object_change)
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,11 @@ class ImageQuality:
 
     @property
     def score(self) -> float:
-        """That of the worst box; 1 where there is none."""
+        """Return the score of the worst box; 1 where there is none."""
         return min((box.score for box in self.boxes), default=1.0)
 
     def as_json(self) -> dict:
-        """What a line of quality.jsonl holds besides the image's index and stem."""
+        """Return the line of quality.jsonl, without the image's index and stem."""
         copy = self.copy and {
             "similarity": self.copy.similarity,
             "box": self.copy.box,
@@ -60,7 +63,7 @@ class ImageQuality:
                 "box": list(box.box),
                 "class_probability": box.class_probability,
                 "predicted": box.predicted,
-                "adherence": box.adherence,
+                "adherence": box.object_change,
                 "score": box.score,
             }
             for box in self.boxes
@@ -69,7 +72,7 @@ class ImageQuality:
 
     @staticmethod
     def of_json(line: dict) -> "ImageQuality":
-        """What `as_json` made a line of."""
+        """Read what `as_json` has made."""
         boxes = tuple(
             BoxQuality(
                 each["label"], tuple(each["box"]), each["class_probability"], each["predicted"], each["adherence"]

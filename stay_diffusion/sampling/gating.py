@@ -9,10 +9,9 @@ import torch
 from ..config import RunConfig, SampleConfig
 from ..data.native import to_picture
 from ..layouts.items import LayoutItem
-from ..quality.gate import QualityGate
+from ..quality.gate import QualityGate, write_quality
 from ..quality.run_gate import gate_of_run
 from ..quality.scores import ImageQuality
-from ..quality.summary import write_quality
 from ..system.distributed import wait_for_all
 from ..system.launchers import World
 from .batches import Judgement, Made

@@ -12,10 +12,13 @@ import torch
 
 from stay_diffusion.commands import nll as script
 from stay_diffusion.config import DataConfig, flags
+from stay_diffusion.data.images import to_pil
 from stay_diffusion.data.loader import collate
 from stay_diffusion.diffusion.gaussian_diffusion import respace
 from stay_diffusion.diffusion.likelihood import bits_per_dim
-from stay_diffusion.evaluation.metrics.nll import summarise
+from stay_diffusion.evaluation.image_set import look
+from stay_diffusion.evaluation.metrics import nll
+from stay_diffusion.evaluation.metrics.nll import Bounds, summarise
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import save_tensors
 from stay_diffusion.sampling.generate import image_generators
@@ -72,16 +75,17 @@ def measured(folder: Path, *arguments, out="out") -> tuple[dict, dict]:
 
 
 @functools.cache
-def by_hand(folder: Path, split="val", seed=0, steps="", clip=True, layouts=True) -> list:
-    """The bound of each image of a split, taken one by one and never mirrored."""
+def by_hand(folder: Path, split="val", seed=0, steps="", clip=True, layouts=True, most=None) -> list:
+    """The bound of each image of a split in the order of content, taken one by one and never mirrored."""
     config = flags.load(folder / "config.json")
     config = replace(config, data=replace(config.data, random_flip=False))
-    dataset = factory.build_dataset(factory.read_split(config.data, split)[0], config, augment=False)
+    dataset = factory.build_dataset(factory.read_split(config.data, split)[0][:most], config, augment=False)
     model = factory.load_trained(config, folder / "weights.pt", "cpu")
     diffusion = respace(factory.build_diffusion(config.diffusion), steps)
     found = []
-    for i in range(len(dataset)):
-        image, layout = collate([dataset.sample(i, epoch=0)])
+    samples = [dataset.sample(i, epoch=0) for i in range(len(dataset))]
+    for i, sample in enumerate(sorted(samples, key=lambda sample: digest(sample.image))):
+        image, layout = collate([sample])
         (generator,) = image_generators(seed, [i])
         kwargs = {"layout": layout if layouts else layout.good_part()}
 
@@ -90,6 +94,10 @@ def by_hand(folder: Path, split="val", seed=0, steps="", clip=True, layouts=True
 
         found.append(bits_per_dim(diffusion, model, image, draw_noise, clip, kwargs))
     return found
+
+
+def digest(image: torch.Tensor) -> str:
+    return look(np.atleast_3d(to_pil(image))).digest
 
 
 def mean_total(found: list) -> float:
@@ -142,7 +150,7 @@ def test_another_seed_draws_other_noise(run):
 def test_the_first_images_are_measured_where_not_all_are_asked_for(run):
     report, _ = measured(run, "--num_samples", 2)
     assert report["protocol"]["images"] == 2
-    assert report["bpd"] == pytest.approx(mean_total(by_hand(run)[:2]), abs=1e-4)
+    assert report["bpd"] == pytest.approx(mean_total(by_hand(run, most=2)), abs=1e-4)
     assert [measured(run, "--num_samples", n)[0]["protocol"]["images"] for n in (0, 100)] == [4, 4]
 
 
@@ -172,7 +180,7 @@ def test_bf16_is_near_and_said(run_folder):
 
 
 def test_quartiles_part_the_steps_as_in_training(capsys):
-    report = summarise([1.0, 3.0], [0.25, 0.75], np.array([32.0, 16, 8, 4, 2, 1]))
+    report = summarise(Bounds([1.0, 3.0], [0.25, 0.75], {"vb": np.array([32.0, 16, 8, 4, 2, 1])}))
     assert report["vb_bpd_per_quartile_of_t"] == [1 + 2, 4, 8 + 16, 32]
     assert (report["bpd"], report["standard_error"], report["prior_bpd"], report["vb_bpd"]) == (2, 1, 0.5, 63)
     script.show(report, 6)
@@ -247,7 +255,7 @@ def test_what_cannot_be_measured_is_said(run, arguments, message):
 
 
 def test_a_file_in_the_folder_s_place_is_refused_before_the_work(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(nll, "measure", lambda *_: pytest.fail("measured"))
     (tmp_path / "taken").write_text("")
     with pytest.raises(ValueError, match=r"--out .*taken: cannot be made: File exists"):
         command("--model_path", run / "weights.pt", "--device", "cpu", "--out", tmp_path / "taken")

@@ -1,4 +1,4 @@
-"""Box adherence: its figures of constructed pairs of pictures."""
+"""The in/out ratio: its figures of constructed pairs of images."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stay_diffusion.data.annotations import RelativeBox
-from stay_diffusion.evaluation.metrics import box_adherence as script
+from stay_diffusion.evaluation.metrics import in_out_ratio as script
 
 LEFT, RIGHT = RelativeBox("hole", 0.0, 0.0, 0.5, 1.0), RelativeBox("scratch", 0.5, 0.0, 1.0, 1.0)
 

@@ -168,12 +168,12 @@ def test_other_options_of_evaluate_py_come_from_a_file(run_script, from_weights,
 
 # A metric that says what it is told to say, first of the stand-ins for the samples.
 MADE_UP = """
-from stay_diffusion.evaluation import registry as metrics
+from stay_diffusion.evaluation.metrics import prdc
 from dataclasses import replace
 from stay_diffusion.evaluation.figures import Figure
 values = iter({values})
 of_pair = lambda comparison, pair: [Figure("made up", next(values), {better!r})]
-metrics.METRICS["prdc"] = replace(metrics.METRICS["prdc"], figures=of_pair)
+prdc.METRIC = replace(prdc.METRIC, figures=of_pair)
 """
 
 

@@ -16,7 +16,7 @@ if importlib.util.find_spec("torch_fidelity") is None:
 from stay_diffusion.commands import evaluate
 from stay_diffusion.evaluation.features import extractor as features
 from stay_diffusion.evaluation.features import inception
-from stay_diffusion.evaluation.metrics import frechet
+from stay_diffusion.evaluation.metrics import fid
 
 # In place of Inception: convolutions, whose last bits can depend on what else is in the batch.
 SMALL_NETWORK = """
@@ -99,7 +99,7 @@ FIGURES = ["FID", "KID", "IS", "sFID", "precision", "recall", "density", "covera
 def sides(tmp_path):
     save_images(tmp_path / "made", [*noise(9, 32, 40, 3), *noise(5, 24, 24, 3, seed=1)])
     save_images(tmp_path / "real", noise(12, 32, 32, 3, seed=2))
-    return ["--samples", "made", "--reference", "real", "--metrics", ALL, "--is_splits", "2", "--bootstrap", "3"]
+    return ["--samples", "made", "--reference", "real", "--metrics", ALL, "--bootstrap", "3"]
 
 
 def test_each_figure_stands_with_its_whole_protocol(command, sides, tmp_path):
@@ -128,7 +128,7 @@ def test_the_fid_is_that_of_the_images_features(command, sides, tmp_path):
         with torch.inference_mode():
             found = [load_small(None)(batch)[0] for batch in batches(open_set(tmp_path / name).items, 1, None)]  # noqa: F821
         both.append(torch.cat(found).numpy())
-    np.testing.assert_allclose(values(report)["FID"], frechet.frechet(*both), rtol=1e-4)
+    np.testing.assert_allclose(values(report)["FID"], fid.frechet(*both), rtol=1e-4)
 
 
 def test_neither_batch_size_nor_names_change_a_figure(command, sides, tmp_path):
@@ -191,7 +191,7 @@ def squeeze(tmp_path_factory) -> Path:
 def test_missing_weights_are_one_line_and_the_other_metrics_still_run(command, tmp_path, monkeypatch, capsys, squeeze):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub_home"))
     results = save_results(tmp_path / "results", runs=2, layouts=3)
-    options = ["--metrics", "fid,lpips", "--lpips_size", 64, "--lpips_net", "squeeze", "--backbone_weights", squeeze]
+    options = ["--metrics", "fid,lpips", "--lpips_net", "squeeze", "--backbone_weights", squeeze]
     code, report = command("--samples", results, "--reference", results, *options, weights="")
     assert code == 3 and list(report["figures"]) == ["DS (LPIPS)"]
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("not computed")]
@@ -203,7 +203,7 @@ def test_missing_weights_are_one_line_and_the_other_metrics_still_run(command, t
 
 
 def test_identical_runs_have_no_diversity_and_a_warning(command, tmp_path, squeeze):
-    options = ["--metrics", "lpips", "--lpips_size", 64, "--lpips_net", "squeeze", "--backbone_weights", squeeze]
+    options = ["--metrics", "lpips", "--lpips_net", "squeeze", "--backbone_weights", squeeze]
     same, other = (
         command("--samples", save_results(tmp_path / name, 3, 2, seeds), *options)[1]
         for name, seeds in (("same", (5, 5, 5)), ("other", None))

@@ -1,8 +1,8 @@
 """FID: the distance against SciPy and torch-fidelity, which images are taken, and what the command says."""
 
-import argparse
 import importlib.util
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -16,9 +16,12 @@ from PIL import Image
 if importlib.util.find_spec("torch_fidelity") is None:
     pytest.skip("torch-fidelity is not installed: pip install 'stay-diffusion[eval]'", allow_module_level=True)
 
+from stay_diffusion.commands import evaluate
 from stay_diffusion.commands import fid as script
 from stay_diffusion.evaluation import image_set
 from stay_diffusion.evaluation.features import inception
+from stay_diffusion.evaluation.features.extractor import Extractor, Reading, features_of
+from stay_diffusion.evaluation.metrics.fid import fit_gaussian, frechet_distance
 
 EVALUATIONS = Path(__file__).resolve().parents[2] / "evaluations"
 
@@ -39,6 +42,11 @@ def random_features(n: int, d: int, seed: int) -> np.ndarray:
     return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) / d**0.5 + rng.normal(size=d)
 
 
+def statistics(features) -> tuple[np.ndarray, np.ndarray]:
+    mu, root = fit_gaussian(features)
+    return mu, root @ root.T
+
+
 def stored_statistics(path: Path, d: int = 3, shift: float = 0.0) -> Path:
     np.savez(path, mu=np.full(d, shift), sigma=np.eye(d))
     return path
@@ -48,19 +56,20 @@ class MeanColour(torch.nn.Module):
     """Stands in for Inception where its 2048 features would only cost time."""
 
     def forward(self, images):
-        return (images.float().mean(dim=(2, 3)),)
+        colours = images.float().mean(dim=(2, 3))
+        return colours, colours
 
 
 @pytest.mark.parametrize(("n", "d"), [(200, 16), (12, 32)])
 def test_the_distance_is_that_of_the_matrix_square_root(n, d):
     linalg = pytest.importorskip("scipy.linalg")
-    (mu1, sigma1), (mu2, sigma2) = (script.statistics(random_features(n, d, seed)) for seed in (1, 2))
+    (mu1, sigma1), (mu2, sigma2) = (statistics(random_features(n, d, seed)) for seed in (1, 2))
     # The symmetric form has the same trace as sqrtm(sigma1 sigma2), and exists for singular covariances too.
     root = linalg.sqrtm(sigma1 + 1e-15 * np.eye(d)).real
     common = np.trace(linalg.sqrtm(root @ sigma2 @ root + 1e-15 * np.eye(d)).real)
     expected = ((mu1 - mu2) ** 2).sum() + np.trace(sigma1) + np.trace(sigma2) - 2 * common
     assert expected > 1
-    np.testing.assert_allclose(script.frechet_distance(mu1, sigma1, mu2, sigma2), expected, rtol=1e-6)
+    np.testing.assert_allclose(frechet_distance(mu1, sigma1, mu2, sigma2), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "d"), [(300, 64), (40, 64)])
@@ -71,40 +80,42 @@ def test_the_distance_is_torch_fidelitys_on_the_same_features(n, d):
     one, other = random_features(n, d, seed=3), random_features(n, d, seed=4)
     theirs = [metric_fid.fid_features_to_statistics(torch.from_numpy(x)) for x in (one, other)]
     expected = metric_fid.fid_statistics_to_metric(*theirs, verbose=False)["frechet_inception_distance"]
-    found = script.frechet_distance(*script.statistics(one), *script.statistics(other))
+    found = frechet_distance(*statistics(one), *statistics(other))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_the_distance_of_commuting_covariances_is_known():
     mu, variances1, variances2 = np.array([3.0, 0.0, 4.0]), np.array([4.0, 9.0, 0.0]), np.array([1.0, 0.0, 25.0])
-    found = script.frechet_distance(mu, np.diag(variances1), np.zeros(3), np.diag(variances2))
+    found = frechet_distance(mu, np.diag(variances1), np.zeros(3), np.diag(variances2))
     np.testing.assert_allclose(found, 25 + ((variances1**0.5 - variances2**0.5) ** 2).sum(), rtol=1e-12)
 
 
 def test_the_distance_of_singular_statistics_to_themselves_is_zero():
-    mu, sigma = script.statistics(random_features(30, 200, seed=5))
-    assert abs(script.frechet_distance(mu, sigma, mu, sigma)) < 1e-9 * np.trace(sigma)
+    mu, sigma = statistics(random_features(30, 200, seed=5))
+    assert abs(frechet_distance(mu, sigma, mu, sigma)) < 1e-9 * np.trace(sigma)
 
 
 def test_the_distance_to_statistics_without_spread_is_the_trace():
-    np.testing.assert_allclose(script.frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), np.zeros((2, 2))), 2.0)
+    np.testing.assert_allclose(frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), np.zeros((2, 2))), 2.0)
 
 
 def test_statistics_of_float32_features_are_taken_in_float64():
     features = (random_features(500, 4, seed=6) * 1e-3 + 1000).astype(np.float32)
-    mu, sigma = script.statistics(features)
+    mu, sigma = statistics(features)
     assert mu.dtype == sigma.dtype == np.float64
     np.testing.assert_allclose(sigma, np.cov(features.astype(np.float64), rowvar=False), rtol=1e-9)
 
 
 def test_a_side_is_measured_over_all_its_images_of_whatever_size(tmp_path):
     images = [*noise(2, 32, 32, 3), *noise(1, 20, 48, 3, seed=1), *noise(1, 32, 32, 3, seed=2)]
-    options = argparse.Namespace(batch_size=4, image_size=None, compat=None, device="cpu")
-    side = script.measure(image_set.open_set(save_images(tmp_path / "a", images)), MeanColour(), options)
+    network = MeanColour()
+    extractor = Extractor(lambda batch, kinds: {"pool": network(batch)[0]}, ("pool",), 3, facts={})
+    side = image_set.looked_at(image_set.open_set(save_images(tmp_path / "a", images)))
+    mu, sigma = statistics(features_of(side, extractor, ["pool"], Reading(batch_size=4))["pool"])
     colours = np.stack([image.mean(axis=(0, 1)) for image in images])
     assert side.sizes == {"32x32": 3, "48x20": 1}
-    np.testing.assert_allclose(side.mu, colours.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(side.sigma, np.cov(colours, rowvar=False), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(mu, colours.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(sigma, np.cov(colours, rowvar=False), rtol=1e-3, atol=1e-3)
 
 
 # In place of Inception: a convolution, whose last bits can depend on what else is in the batch.
@@ -117,7 +128,7 @@ inception.load_network = lambda weights: torch.nn.Sequential(Colours(), convolut
 class Colours(torch.nn.Module):
     def forward(self, images): return images.float() / 255
 class Pooled(torch.nn.Module):
-    def forward(self, x): return (x.relu().mean(dim=(2, 3)),)
+    def forward(self, x): return x.relu().mean(dim=(2, 3)), x.relu().amax(dim=(2, 3))
 """
 
 
@@ -144,6 +155,27 @@ def test_several_processes_give_the_very_same_number_once(shared_sides, run_rank
     assert found["fid"] > 0 and found["protocol"]["path1_sizes"] == "40x32 x 3, 24x24 x 4"
     assert ended[0].output.count("FID: ") == 1 and "warning: " in ended[0].output
     assert [other.output for other in ended[1:]] == [""] * (ranks - 1)
+
+
+def test_the_number_is_that_of_evaluate_to_the_last_bit(shared_sides, run_script):
+    folder, _ = shared_sides
+    arguments = ["--samples", "b", "--reference", "a", "--metrics", "fid", "--bootstrap", 0, "--feature_cache", "off"]
+    arguments += ["--weights", "w.pth", "--batch_size", 2, "--device", "cpu", "--json", "evaluate.json"]
+    run_script("evaluations/evaluate.py", *arguments, cwd=folder, prelude=SMALL_NETWORK)
+    report = json.loads((folder / "evaluate.json").read_text())
+    assert report["figures"]["FID"]["value"] == json.loads((folder / "out.json").read_text())["fid"]
+
+
+def test_stored_statistics_of_both_sides_give_evaluate_the_same_number(tmp_path, monkeypatch):
+    paths = [str(stored_statistics(tmp_path / name, shift=shift)) for name, shift in (("a.npz", 0.1), ("b.npz", 0.4))]
+    found = [str(tmp_path / "fid.json"), str(tmp_path / "evaluate.json")]
+    monkeypatch.setattr(sys, "argv", ["x", *paths, "--device", "cpu", "--json", found[0]])
+    script.main()
+    words = ["--samples", paths[1], "--reference", paths[0], "--metrics", "fid", "--device", "cpu", "--json", found[1]]
+    monkeypatch.setattr(sys, "argv", ["x", *words])
+    assert evaluate.main() == 0
+    alone, among = (json.loads(Path(file).read_text()) for file in found)
+    assert among["figures"]["FID"]["value"] == alone["fid"] and alone["protocol"]["features"] == "as stored"
 
 
 def test_an_error_of_all_processes_is_said_once(shared_sides, run_ranks):
@@ -289,10 +321,14 @@ def test_the_protocol_names_counts_sizes_weights_and_cautions(tmp_path, monkeypa
 
 
 def test_the_paths_edited_in_the_file_are_used_where_none_are_given(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "path1", str(stored_statistics(tmp_path / "a.npz")))
-    monkeypatch.setattr(script, "path2", str(stored_statistics(tmp_path / "b.npz", shift=1.0)))
+    path1, path2 = stored_statistics(tmp_path / "a.npz"), stored_statistics(tmp_path / "b.npz", shift=1.0)
+    text = (EVALUATIONS / "test_with_FID.py").read_text().replace('path1=""', f'path1="{path1}"')
+    edited = tmp_path / "test_with_FID.py"
+    edited.write_text(text.replace('path2=""', f'path2="{path2}"'))
     monkeypatch.setattr(sys, "argv", ["x", "--device", "cpu"])
-    script.main()
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(edited), run_name="__main__")
+    assert not ended.value.code
     assert "FID: 3.0000" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""The command for box adherence: the good parts that it samples, what it refuses, what it writes."""
+"""The command for the in/out ratio: the good parts that it samples, what it refuses, what it writes."""
 
 import json
 import shutil
@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from stay_diffusion.commands import box_adherence as script
 from stay_diffusion.commands import run
 from stay_diffusion.commands import sample as image_sample
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig, flags
 from stay_diffusion.data.layout import Layout
-from stay_diffusion.evaluation.metrics import box_adherence as script
+from stay_diffusion.evaluation import good_parts
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import save_tensors
 from stay_diffusion.sampling.generate import image_generators, object_styles
@@ -97,7 +98,7 @@ def test_good_parts_have_the_noise_product_and_settings_of_their_samples(tmp_pat
     words = ["--sampler", sampler, "--s", "2", "--seed", "5", "--precision", "fp32"]
     blind = make_samples(tmp_path, *words, blind=True)
     report = measure_folder(blind)
-    assert script.pixels(blind / "samples/one.png").std() > 10
+    assert good_parts.read_levels(blind / "samples/one.png").std() > 10
     # What the objects' weights of a pixel add up to rounds: a grey level here and there.
     assert report["inside"] < 0.1 and report["outside"] < 0.1
     assert report["empty_boxes"] == report["boxes"] == 3 and report["empty_rate"] == 1
@@ -105,7 +106,7 @@ def test_good_parts_have_the_noise_product_and_settings_of_their_samples(tmp_pat
 
 def test_a_second_run_keeps_the_good_parts_of_the_first(results, monkeypatch):
     first = measure_folder(results)
-    monkeypatch.setattr(script, "make_all", lambda *_, **__: pytest.fail("sampled again"))
+    monkeypatch.setattr(good_parts, "make_all", lambda *_, **__: pytest.fail("sampled again"))
     assert measure_folder(results) == first
 
 

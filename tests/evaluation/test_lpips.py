@@ -17,9 +17,11 @@ from stay_diffusion.system.torchvision_cpu import import_torchvision
 if importlib.util.find_spec("lpips") is None:
     pytest.skip("lpips is not installed: pip install 'stay-diffusion[eval]'", allow_module_level=True)
 
+from stay_diffusion.commands import evaluate
 from stay_diffusion.commands import lpips as script
+from stay_diffusion.evaluation import groups
 from stay_diffusion.evaluation.features import lpips_network
-from stay_diffusion.evaluation.metrics import diversity
+from stay_diffusion.evaluation.metrics import lpips
 
 
 def save_images(folder: Path, names: str, seed: int, size: int = 64) -> Path:
@@ -70,7 +72,7 @@ def test_the_distance_is_that_of_the_lpips_package(model, tmp_path, backbone):
     one, other = torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.no_grad():
         expected = reference(one, other).flatten()
-        found = diversity.distance(model, diversity.embed(model, one), diversity.embed(model, other))
+        found = lpips.distance(model, lpips.embed(model, one), lpips.embed(model, other))
     assert expected.min() > 1e-4
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
@@ -83,10 +85,8 @@ def test_same_named_images_of_all_pairs_of_runs_are_averaged(model, report):
     with torch.no_grad():
         for i, j, names in pairs:
             for name in names:
-                one, other = (diversity.prepare(folders[run] / f"{name}.png", 64, None)[None] for run in (i, j))
-                expected.append(
-                    diversity.distance(model, diversity.embed(model, one), diversity.embed(model, other)).item()
-                )
+                one, other = (lpips.prepare(folders[run] / f"{name}.png", 64, None)[None] for run in (i, j))
+                expected.append(lpips.distance(model, lpips.embed(model, one), lpips.embed(model, other)).item())
     assert result["image_pairs"] == 7 and result["run_pairs"] == 3
     torch.testing.assert_close(result["lpips"], float(np.mean(expected)), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(result["std_over_images"], float(np.std(expected)), rtol=1e-5, atol=1e-7)
@@ -112,8 +112,8 @@ def test_layouts_of_a_manifest_belong_together_whatever_their_images_are_called(
         ]
         lines.append({**lines[0], "stem": "bad", "file": "rejected/bad.png", "rejected": True})
         (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    groups = diversity.find_groups(tmp_path)
-    found = {name: [str(path.relative_to(tmp_path)) for path in images.values()] for name, images in groups}
+    of_layouts = groups.find_groups(tmp_path)
+    found = {name: [str(path.relative_to(tmp_path)) for path in images.values()] for name, images in of_layouts}
     assert found == {
         "one": ["run0/samples/one.png", "run0/samples/one_2.png", "run1/samples/one.png", "run1/samples/one_2.png"],
         "two": ["run0/samples/two.png", "run1/samples/two.png"],
@@ -148,6 +148,27 @@ def test_several_processes_give_the_very_same_number_once(report, backbone, run_
     assert [other.output for other in others] == [""] * (ranks - 1)
 
 
+def test_the_numbers_are_those_of_evaluate_to_the_last_bit(tmp_path, backbone, monkeypatch):
+    for run in (0, 1, 2):  # of a manifest whose layouts are in another order than the names of their images
+        save_images(tmp_path / f"run{run}" / "samples", "edcba", seed=run)
+        lines = [
+            {"stem": stem, "file": f"samples/{stem}.png", "layout": {"product": stem, "objects": []}, "source": "x"}
+            for stem in "caebd"
+        ]
+        (tmp_path / f"run{run}" / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    common = ["--device", "cpu", "--backbone_weights", str(backbone), "--json"]
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), *common, str(tmp_path / "lpips.json")])
+    script.main()
+    words = ["--samples", str(tmp_path), "--metrics", "lpips", *common, str(tmp_path / "evaluate.json")]
+    monkeypatch.setattr(sys, "argv", ["x", *words])
+    assert evaluate.main() == 0
+    alone, among = (json.loads((tmp_path / name).read_text()) for name in ("lpips.json", "evaluate.json"))
+    details = among["figures"]["DS (LPIPS)"]["details"]
+    assert among["figures"]["DS (LPIPS)"]["value"] == alone["ds"]
+    for name in ("lpips", "ds", "std_over_images", "std_over_run_pairs", "ds_std_over_layouts"):
+        assert details[name] == alone[name]
+
+
 def test_missing_backbone_weights_are_one_line_that_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=r"^ImageNet weights alexnet-owt-7be5be79\.pth are not in") as raised:
@@ -171,25 +192,25 @@ def test_weights_of_another_network_are_refused(backbone):
 def test_runs_are_samples_folders_before_anything_else_in_a_results_folder(tmp_path):
     runs = [save_images(tmp_path / name, "x", seed=0) for name in ("samples_0", "samples_1")]
     save_images(tmp_path / "labels", "x", seed=0)
-    assert diversity.find_runs(tmp_path) == runs
+    assert groups.find_runs(tmp_path) == runs
 
 
 def test_runs_are_the_samples_inside_each_results_folder(tmp_path):
     runs = [save_images(tmp_path / name / "samples", "x", seed=0) for name in ("run0", "run1")]
     save_images(tmp_path / "run0" / "labels", "x", seed=0)
-    assert diversity.find_runs(tmp_path) == runs
+    assert groups.find_runs(tmp_path) == runs
 
 
 def test_a_single_set_of_samples_does_not_hide_the_runs_beside_it(tmp_path):
     save_images(tmp_path / "samples", "x", seed=0)
     runs = [save_images(tmp_path / name / "samples", "x", seed=0) for name in ("run0", "run1")]
-    assert diversity.find_runs(tmp_path) == runs
+    assert groups.find_runs(tmp_path) == runs
 
 
 def test_runs_are_plain_folders_of_images_or_the_folder_itself(tmp_path):
     runs = [save_images(tmp_path / name, "x", seed=0) for name in ("one", "two")]
-    assert diversity.find_runs(tmp_path) == runs
-    assert diversity.find_runs(runs[0]) == [runs[0]]
+    assert groups.find_runs(tmp_path) == runs
+    assert groups.find_runs(runs[0]) == [runs[0]]
 
 
 def test_one_run_alone_is_refused(tmp_path, monkeypatch):
@@ -203,7 +224,7 @@ def test_compat_sdm_normalises_for_imagenet_at_299(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()
     Image.new("RGB", (64, 64), (255, 0, 51)).save(folder / "x.png")
-    prepared = diversity.prepare(folder / "x.png", 256, "sdm")
+    prepared = lpips.prepare(folder / "x.png", 256, "sdm")
     assert prepared.shape == (3, 299, 299)
     expected = (torch.tensor([1.0, 0.0, 0.2]) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
         [0.229, 0.224, 0.225]

@@ -1,4 +1,4 @@
-"""evaluate.py's metrics that need the model that made the samples: box adherence and bits per dimension."""
+"""evaluate.py's metrics that need the model that made the samples: the in/out ratio and bits per dimension."""
 
 import importlib.util
 import json
@@ -23,9 +23,9 @@ from stay_diffusion.sampling.generate import image_generators
 if importlib.util.find_spec("torch_fidelity") is None:
     pytest.skip("torch-fidelity is not installed: pip install 'stay-diffusion[eval]'", allow_module_level=True)
 
-from stay_diffusion.commands import evaluate
+from stay_diffusion.commands import box_adherence, evaluate, nll
+from stay_diffusion.evaluation import good_parts
 from stay_diffusion.evaluation.image_set import look
-from stay_diffusion.evaluation.metrics import box_adherence
 
 SIZE, STEPS = 16, 10
 
@@ -77,14 +77,14 @@ def rewrite(manifest: Path, change) -> None:
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-# Adherence
+# In/out ratio
 
 
-def test_the_adherence_of_a_run_is_that_of_box_adherence_py(command, results, monkeypatch):
+def test_the_in_out_ratio_of_a_run_is_that_of_box_adherence_py(command, results, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", str(results / "run0"), "--device", "cpu"])
     assert box_adherence.main() == 0
     expected = json.loads((results / "run0/box_adherence.json").read_text())
-    code, report = command("--samples", results / "run0", "--metrics", "adherence", "--batch_size", 3)
+    code, report = command("--samples", results / "run0", "--metrics", "in_out_ratio", "--batch_size", 3)
     ratio, empty = report["figures"]["in/out ratio"], report["figures"]["empty boxes"]
     assert code == 0 and ratio["better"] == "higher" and empty["better"] == "lower"
     assert (ratio["value"], empty["value"]) == (expected["ratio"], expected["empty_rate"])
@@ -94,10 +94,16 @@ def test_the_adherence_of_a_run_is_that_of_box_adherence_py(command, results, mo
     assert told["boxes"] == expected["boxes"] and told["checkpoint_sha256"] == expected["protocol"]["checkpoint_sha256"]
 
 
+def test_the_old_name_of_the_in_out_ratio_is_accepted_with_a_notice(command, results, caplog):
+    code, report = command("--samples", results / "run0", "--metrics", "adherence,in_out_ratio")
+    assert code == 0 and list(report["figures"]) == ["in/out ratio", "empty boxes"]
+    assert "--metrics adherence: now called in_out_ratio" in caplog.text
+
+
 def test_runs_are_measured_together_and_their_good_parts_kept(command, results, monkeypatch):
-    _, both = command("--samples", results, "--metrics", "adherence")
-    monkeypatch.setattr(box_adherence, "make_all", lambda *_, **__: pytest.fail("sampled again"))
-    found = [command("--samples", results / f"run{i}", "--metrics", "adherence")[1]["figures"] for i in range(2)]
+    _, both = command("--samples", results, "--metrics", "in_out_ratio")
+    monkeypatch.setattr(good_parts, "make_all", lambda *_, **__: pytest.fail("sampled again"))
+    found = [command("--samples", results / f"run{i}", "--metrics", "in_out_ratio")[1]["figures"] for i in range(2)]
     details = [each["in/out ratio"]["details"] for each in found]
     assert details[0]["inside"] != details[1]["inside"]
     together = both["figures"]["in/out ratio"]
@@ -105,26 +111,26 @@ def test_runs_are_measured_together_and_their_good_parts_kept(command, results, 
     assert together["protocol"]["boxes"] == 2 * found[0]["in/out ratio"]["protocol"]["boxes"]
 
 
-def test_pictures_that_no_model_made_have_no_adherence(command, results, tiny_data):
+def test_images_that_no_model_made_have_no_in_out_ratio(command, results, tiny_data):
     folder = tiny_data / "val" / "vott-json-export"
-    code, report = command("--samples", folder, "--metrics", "adherence")
+    code, report = command("--samples", folder, "--metrics", "in_out_ratio")
     assert code == 3 and report["figures"] == {}
-    assert report["not_computed"]["adherence"].startswith(f"{folder}: no model made these pictures")
+    assert report["not_computed"]["in_out_ratio"].startswith(f"{folder}: no model made these pictures")
     run = results / "run0"
     rewrite(run / "manifest.jsonl", lambda line: {name: v for name, v in line.items() if name != "checkpoint"})
-    _, report = command("--samples", run, "--metrics", "adherence")
-    assert report["not_computed"]["adherence"].endswith("names no weights: no model made these pictures")
+    _, report = command("--samples", run, "--metrics", "in_out_ratio")
+    assert report["not_computed"]["in_out_ratio"].endswith("names no weights: no model made these pictures")
 
 
 def test_weights_that_are_gone_or_changed_are_reasons(command, results, made):
     run = results / "run0"
     rewrite(run / "manifest.jsonl", lambda line: line | {"checkpoint_sha256": "0" * 64})
-    code, report = command("--samples", run, "--reference", "val", "--metrics", "adherence,nll")
+    code, report = command("--samples", run, "--reference", "val", "--metrics", "in_out_ratio,nll")
     assert code == 3 and len(report["not_computed"]) == 2
     for reason in report["not_computed"].values():
         assert reason.endswith("not the weights that made these samples any more (their sha256 differs)")
     rewrite(run / "manifest.jsonl", lambda line: line | {"checkpoint": str(made / "gone.pt")})
-    _, report = command("--samples", run, "--reference", run / "images", "--metrics", "adherence,nll")
+    _, report = command("--samples", run, "--reference", run / "images", "--metrics", "in_out_ratio,nll")
     assert all(str(made / "gone.pt") in reason for reason in report["not_computed"].values())
 
 
@@ -182,6 +188,17 @@ def test_bits_per_dimension_are_the_mean_bound_of_the_references_images(command,
     assert short["figures"]["bits per dimension"]["protocol"]["steps"] == 5
     with pytest.raises(ValueError, match="--nll_respacing five: expects 250"):
         command(*words, "--nll_respacing", "five")
+
+
+def test_the_bits_of_a_split_are_those_of_nll_py_to_the_last_bit(command, made, tmp_path, monkeypatch):
+    words = ["--samples", made / "results", "--reference", "val", "--metrics", "nll", "--seed", 3, "--batch_size", 3]
+    _, report = command(*words)
+    words = ["--model_path", made / "ema.pt", "--seed", 3, "--batch_size", 3, "--device", "cpu", "--out", tmp_path]
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
+    assert nll.main() == 0
+    alone, among = json.loads((tmp_path / "nll.json").read_text()), report["figures"]["bits per dimension"]
+    assert (among["value"], among["spread"]) == (alone["bpd"], alone["standard_error"])
+    assert among["details"]["vb_bpd_per_quartile_of_t"] == alone["vb_bpd_per_quartile_of_t"]
 
 
 def save_reference(folder: Path, names: list[str], classes=("Pits", "Spots"), size: int = SIZE) -> Path:
@@ -242,7 +259,7 @@ def test_a_bound_that_is_not_finite_is_a_reason(command, made, tmp_path):
 
 def test_several_processes_give_the_same_figures(made, results, run_script, run_ranks, tmp_path):
     alone = shutil.copytree(results, tmp_path / "alone" / "results")
-    words = ["--reference", "val", "--metrics", "adherence,nll", "--batch_size", 1, "--device", "cpu"]
+    words = ["--reference", "val", "--metrics", "in_out_ratio,nll", "--batch_size", 1, "--device", "cpu"]
     run_script("evaluations/evaluate.py", "--samples", alone, *words, "--json", "1.json", cwd=tmp_path)
     run_ranks(2, "evaluations/evaluate.py", "--samples", results, *words, "--json", "n.json", cwd=tmp_path)
     expected, found = (json.loads((tmp_path / name).read_text())["figures"] for name in ("1.json", "n.json"))

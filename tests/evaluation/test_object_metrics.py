@@ -12,7 +12,7 @@ from PIL import Image
 
 from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
 from stay_diffusion.data.annotations import RelativeBox
-from stay_diffusion.quality import classifier, gate_file
+from stay_diffusion.quality import classifier, run_gate
 from stay_diffusion.quality.crops import cut
 from stay_diffusion.quality.run_gate import training_split
 from stay_diffusion.quality.training import train_gate
@@ -133,7 +133,7 @@ def gate(surfaces) -> Path:
     config = factory.with_vocabulary(config, factory.read_split(config.data, "train")[1])
     trained = train_gate(training_split(config), seed=0, flip=False, steps=120)
     path = surfaces.parent / "quality_gate.pt"
-    save_tensors(path, gate_file.content_of(trained, {}))
+    save_tensors(path, run_gate.content_of(trained, {}))
     return path
 
 
@@ -155,7 +155,7 @@ def test_boxes_beside_their_objects_are_less_probable_and_less_recognised_the_fa
 def test_the_figures_are_those_of_quality_py_where_nothing_may_be_there_too(command, surfaces, gate, tmp_path):
     folder = save_set(tmp_path / "set", [(a, moved(b, 0.5)) for a, b in pictures_of(surfaces, "val")])
     _, report = command("--samples", folder, "--metrics", "recognised", "--gate", gate)
-    judge, _ = gate_file.load(gate, "cpu")
+    judge, _ = run_gate.load(gate, "cpu")
     lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     boxes = [box for of_image in quality.score_all(folder, lines, judge) for box in of_image.boxes]
     assert value(report, "class probability") == pytest.approx(np.mean([b.class_probability for b in boxes]), abs=1e-6)
@@ -372,11 +372,14 @@ def test_classifiers_are_trained_as_the_flags_say(command, tmp_path, monkeypatch
 
 def test_boxes_of_one_image_are_no_independent_evidence():
     values, images = np.array([0.0, 1, 1, 0]), np.arange(4)
-    once, four_times = box_crops.share(values, images), box_crops.share(np.repeat(values, 4), np.repeat(images, 4))
+    once, four_times = (
+        box_crops.mean_over_boxes(values, images),
+        box_crops.mean_over_boxes(np.repeat(values, 4), np.repeat(images, 4)),
+    )
     assert once.value == 0.5 and once.standard_error == pytest.approx(np.std(values, ddof=1) / 2)
     assert four_times == pytest.approx(once)
-    assert box_crops.share(np.repeat(values, 4), np.arange(16)).standard_error < 0.6 * once.standard_error
-    assert box_crops.share(values, np.zeros(4, dtype=int)).standard_error is None
+    assert box_crops.mean_over_boxes(np.repeat(values, 4), np.arange(16)).standard_error < 0.6 * once.standard_error
+    assert box_crops.mean_over_boxes(values, np.zeros(4, dtype=int)).standard_error is None
 
 
 def test_the_error_of_a_share_is_its_spread_over_repeated_experiments():
@@ -385,7 +388,7 @@ def test_the_error_of_a_share_is_its_spread_over_repeated_experiments():
         rng = np.random.default_rng(seed)
         counts = rng.integers(1, 4, 60)
         of_image = np.repeat(rng.uniform(size=60) < 0.6, counts)
-        found.append(box_crops.share(of_image.astype(float), np.repeat(np.arange(60), counts)))
+        found.append(box_crops.mean_over_boxes(of_image.astype(float), np.repeat(np.arange(60), counts)))
     spread = np.std([each.value for each in found], ddof=1)
     assert 0.85 < np.mean([each.standard_error for each in found]) / spread < 1.15
 

@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from stay_diffusion.commands import features as train_features
-from stay_diffusion.commands.features import FeaturesConfig, covered, examine, train
 from stay_diffusion.config import DataConfig, RunConfig
 from stay_diffusion.data.layout import Layout
 from stay_diffusion.evaluation.features import degradations
 from stay_diffusion.evaluation.features.own_features import Network, Recipe, extractor, load, save
-from stay_diffusion.quality import gate_file
+from stay_diffusion.evaluation.features.training import covered, examine, train
+from stay_diffusion.evaluation.options import FeaturesConfig
+from stay_diffusion.quality import run_gate
 from stay_diffusion.quality.training import train_gate
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import load_tensors, save_tensors
@@ -31,7 +32,7 @@ def tiny_set(tiny_data):
     )
     records, vocabulary = factory.read_split(run.data, "train")
     held_out, _ = factory.read_split(factory.with_names(run.data, vocabulary), "val")
-    return *(train_features.dataset(part, vocabulary, run, False) for part in (records, held_out)), vocabulary
+    return *(train_features.build_dataset(part, vocabulary, run, False) for part in (records, held_out)), vocabulary
 
 
 def network_of(vocabulary, seed: int = 0) -> Network:
@@ -164,7 +165,7 @@ def test_a_quality_gate_gives_features_of_objects_with_what_is_around_them(tmp_p
     records, vocabulary = factory.read_split(config.data, "train")
     dataset = factory.build_dataset(records, factory.with_vocabulary(config, vocabulary), augment=False)
     gate = train_gate(dataset, seed=0, flip=False, steps=2)
-    save_tensors(tmp_path / "quality_gate.pt", gate_file.content_of(gate, {}))
+    save_tensors(tmp_path / "quality_gate.pt", run_gate.content_of(gate, {}))
 
     # The same objects, once with their surroundings changed far away, once near by: only near by is seen.
     results = {}

@@ -73,17 +73,17 @@ def test_real_pictures_of_another_split_are_not_called_copies(gate, split):
     assert max(quality.copy.similarity for quality in found) < 0.999
 
 
-def test_the_score_is_the_lesser_of_probability_and_adherence_and_an_images_that_of_its_worst_box(gate, split):
+def test_the_score_is_the_lesser_of_probability_and_object_change_and_an_images_that_of_its_worst_box(gate, split):
     image, objects = split("val")[0]
     alone = gate.score(image, objects)
-    assert all(box.adherence is None and box.score == box.class_probability for box in alone.boxes)
+    assert all(box.object_change is None and box.score == box.class_probability for box in alone.boxes)
     twin = np.asarray(image).copy()
     first = objects[0]
     x0, y0, x1, y1 = (round(96 * edge) for edge in (first.x0, first.y0, first.x1, first.y1))
     twin[y0:y1, x0:x1] = 120  # the first box was drawn, the second is there without it too
     against = gate.score(image, objects, Image.fromarray(twin))
-    assert against.boxes[0].adherence > 0.9 and against.boxes[1].adherence == 0
-    assert against.boxes[0].score == min(against.boxes[0].class_probability, against.boxes[0].adherence)
+    assert against.boxes[0].object_change > 0.9 and against.boxes[1].object_change == 0
+    assert against.boxes[0].score == min(against.boxes[0].class_probability, against.boxes[0].object_change)
     assert against.score == against.boxes[1].score == 0
 
 
@@ -158,5 +158,5 @@ def test_scores_of_colour_pictures_seen_scaled_are_learnt_from_what_the_network_
 
 def test_the_score_of_a_box_without_a_twin_is_its_probability():
     box = BoxQuality("bar", (0, 0, 1, 1), 0.8, "bar")
-    assert (box.score, replace(box, adherence=0.3).score, replace(box, adherence=0.9).score) == (0.8, 0.3, 0.8)
-    assert ImageQuality((box, replace(box, adherence=0.3)), None).score == 0.3
+    assert (box.score, replace(box, object_change=0.3).score, replace(box, object_change=0.9).score) == (0.8, 0.3, 0.8)
+    assert ImageQuality((box, replace(box, object_change=0.3)), None).score == 0.3

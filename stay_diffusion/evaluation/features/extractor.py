@@ -1,4 +1,4 @@
-"""Features of a set of images: extracted once, by whichever network, and kept by the content of the images."""
+"""Features of a set of images: extracted once, by any network, and cached by the content of the images."""
 
 import hashlib
 import itertools
@@ -54,17 +54,19 @@ class Reading:
 def features_of(
     images: ImageSet, extractor: Extractor, kinds: Sequence[str], reading: Reading
 ) -> dict[str, NDArray[np.float32]]:
-    """{kind: (N, D)} of images that were looked at, in their order; from the cache where an earlier call has left them.
+    """Return {kind: (N, D)} of images that were looked at, in their order, from the cache where they are there.
 
     On the first process; on others of several, nothing.
     """
     files = {kind: _file_of(images, extractor, kind, reading) for kind in kinds}
-    found = {kind: _stored(file, len(images.items)) for kind, file in files.items()} if reading.world.is_main else {}
-    missing = gather([kind for kind in kinds if found.get(kind) is None])[0]  # what the first process lacks
+    found: dict[str, NDArray[np.float32]] = {}
+    for kind, file in files.items() if reading.world.is_main else ():
+        if (stored := _load(file, len(images.items))) is not None:
+            found[kind] = stored
+    missing = gather([kind for kind in kinds if kind not in found])[0]  # what the first process lacks
     if missing:
-        measure = lambda batch: extractor.measure(batch.to(reading.device), missing)  # noqa: E731
         parts = extract(
-            measure,
+            lambda batch: extractor.measure(batch.to(reading.device), missing),
             images.items,
             reading.batch_size,
             reading.world,
@@ -109,7 +111,7 @@ def extract(
 
 
 def cache_folder(given: str) -> Path | None:
-    """The folder given, by default $XDG_CACHE_HOME/stay_diffusion/features; None for "off"."""
+    """Return the folder given, by default $XDG_CACHE_HOME/stay_diffusion/features; None for "off"."""
     if given == OFF:
         return None
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -117,7 +119,7 @@ def cache_folder(given: str) -> Path | None:
 
 
 def _file_of(images: ImageSet, extractor: Extractor, kind: str, reading: Reading) -> Path | None:
-    """Named by all that the features depend on."""
+    """Return the cache file, named by all that the features depend on."""
     if reading.cache is None:
         return None
     assert len(images.looks) == len(images.items)
@@ -132,8 +134,8 @@ def _file_of(images: ImageSet, extractor: Extractor, kind: str, reading: Reading
     return reading.cache / f"{digest}-{kind}.npy"
 
 
-def _stored(file: Path | None, N: int) -> NDArray[np.float32] | None:
-    """The features of N images, unless there are none or the file is damaged."""
+def _load(file: Path | None, N: int) -> NDArray[np.float32] | None:
+    """Return the features of N images, unless there are none or the file is damaged."""
     if file is None or not file.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What FID sees of a picture: the Inception network, where its weights are, and how images are resized for it."""
+"""The Inception network behind FID: its weights, and the resizing of images for it."""
 
 import io
 import socket
@@ -24,7 +24,7 @@ OASIS_SIZE = 256
 
 
 def load_network(weights: Path | None) -> nn.Module:
-    """torch-fidelity's Inception, giving pool3 (B, 2048) and logits (B, 1008) of uint8 (B, 3, H, W).
+    """Load torch-fidelity's Inception, which gives pool3 (B, 2048) and logits (B, 1008) of uint8 (B, 3, H, W).
 
     None leaves the weights random.
     """
@@ -47,19 +47,20 @@ def load_network(weights: Path | None) -> nn.Module:
         raise ValueError(f"{weights}: cannot be loaded as {WEIGHTS_NAMES[0]}: {reason}") from error
 
 
-def folded(network: nn.Module) -> nn.Module:
-    """The same network with its batch norms within its convolutions, channels last: 1.7 times as fast on a CPU.
+def fold(network: nn.Module) -> nn.Module:
+    """Fold the batch norms into the convolutions, channels last: 1.7 times as fast on a CPU.
 
-    What it gives differs in the last bits of float32.
+    The outputs differ in the last bits of float32.
     """
     for module in network.modules():
-        if isinstance(getattr(module, "bn", None), nn.BatchNorm2d):
-            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
-    return network.to(memory_format=torch.channels_last)
+        convolution, norm = getattr(module, "conv", None), getattr(module, "bn", None)
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            module.conv, module.bn = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def find_weights(given: Path | None, download: bool) -> Path:
-    """The file given, or Inception's in torch hub's cache, fetched there only where `download` says so."""
+def find_weights(given: Path | None, download: bool = False) -> Path:
+    """Return the file given, or Inception's in torch hub's cache, fetched there only where `download` says so."""
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     candidates = [given] if given else [cache / name for name in WEIGHTS_NAMES]
     for path in candidates:
@@ -82,12 +83,12 @@ def find_weights(given: Path | None, download: bool) -> Path:
 
 
 def pool3(network: nn.Module, images: Tensor) -> Tensor:
-    """Features (B, 2048) of uint8 (B, 3, H, W)."""
+    """Return features (B, 2048) of uint8 (B, 3, H, W)."""
     return network(images)[0]
 
 
 def outputs(network: nn.Module, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
-    """Of pool (B, 2048), logits (B, 1008) and spatial (B, 2023) those asked for, in one pass; uint8 (B, 3, H, W)."""
+    """Return some of pool (B, 2048), logits (B, 1008) and spatial (B, 2023) of uint8 (B, 3, H, W), in one pass."""
     found = {}
 
     def keep(module, inputs, output):
@@ -103,7 +104,7 @@ def outputs(network: nn.Module, images: Tensor, kinds: Sequence[str]) -> dict[st
 
 
 def oasis_pool3(network: nn.Module, images: Tensor) -> Tensor:
-    """The same as OASIS and SDM take them: resized to 256, then to 299, both with half-pixel centres."""
+    """Return pool3 as OASIS and SDM do: resized to 256, then to 299, both with half-pixel centres."""
     x = torch.stack([_skimage_resize(image) for image in images.cpu()]).to(images.device) / 255
     x = 2 * nn.functional.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False) - 1
     for name, layer in network.named_children():
@@ -113,8 +114,8 @@ def oasis_pool3(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def extractor(weights: Path, compat: str | None, device: torch.device | str) -> Extractor:
-    """Pool, logits and spatial features of uint8 (B, 3, H, W); in a mode of compatibility, pool alone."""
-    network = folded(load_network(weights)).to(device)
+    """Build the extractor of pool, logits and spatial features; in a mode of compatibility, of pool alone."""
+    network = fold(load_network(weights)).to(device)
 
     def measure(images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
         return {"pool": PROTOCOLS[compat](network, images)} if compat else outputs(network, images, kinds)

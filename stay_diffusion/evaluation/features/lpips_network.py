@@ -1,4 +1,4 @@
-"""What LPIPS is measured with: the lpips package's network, and where its weights are found."""
+"""The lpips package's network behind LPIPS, and its weights."""
 
 import sys
 import warnings
@@ -12,13 +12,13 @@ from torch import nn
 
 from ...system.torchvision_cpu import import_torchvision
 
-# torchvision's builder and the enum of its ImageNet weights, for each backbone the lpips package knows.
 SCRIPT = "lpips.py"  # beside test_with_FID.py: a folder of scripts, not of packages
+# The enum of torchvision's ImageNet weights, for each backbone of the lpips package.
 BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 
 
 def import_lpips() -> ModuleType:
-    """The lpips package, also where Python finds the script evaluations/lpips.py first, as in its own process."""
+    """Import the lpips package, also where Python finds evaluations/lpips.py first, as in that script's process."""
     import_torchvision()
     if "lpips" not in sys.modules:
         folders = [folder for folder in sys.path if not (Path(folder) / SCRIPT).is_file()]
@@ -31,14 +31,14 @@ def import_lpips() -> ModuleType:
 
 
 def find_linear(net: str, given: Path | None) -> Path:
-    """LPIPS's linear layers: the file given, or that in the lpips package."""
+    """Return the file of LPIPS's linear layers: the one given, or that in the lpips package."""
     if given and not given.is_file():
         raise ValueError(f"--lpips_weights {given}: no such file")
-    return given or Path(import_lpips().__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    return given or Path(import_lpips().__path__[0]) / "weights" / "v0.1" / f"{net}.pth"
 
 
 def find_backbone(net: str, given: Path | None) -> Path:
-    """The ImageNet weights given, or those in torch hub's cache, where torchvision keeps them; nothing is fetched."""
+    """Return the file of ImageNet weights given, or torchvision's in torch hub's cache; nothing is fetched."""
     models = import_torchvision().models
     url = getattr(models, BACKBONES[net]).IMAGENET1K_V1.url
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
@@ -53,7 +53,7 @@ def find_backbone(net: str, given: Path | None) -> Path:
 
 
 def load_model(net: str, linear: Path, backbone: Path) -> nn.Module:
-    """The lpips package's LPIPS v0.1 with these files' weights; neither is fetched nor unpickled."""
+    """Load the lpips package's LPIPS v0.1 with these files' weights; neither is fetched nor unpickled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision in a way that it deprecates
         model = import_lpips().LPIPS(net=net, pnet_rand=True, pretrained=False, verbose=False)

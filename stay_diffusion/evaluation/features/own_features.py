@@ -1,4 +1,4 @@
-"""Features that need no download: a small network that learnt what the pictures of one data set show (FD-own, KID-own).
+"""Features that need no download: a small network that learnt the classes of one data set (FD-own, KID-own).
 
 Made by train_features.py. Its numbers compare models of that data set, by the same file; they are no FID.
 """
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...quality import gate_file
-from ...quality.classifier import FEATURES, POOLED, CropClassifier
+from ...quality import classifier, run_gate
+from ...quality.classifier import FEATURES, CropClassifier
 from ...quality.crops import SIDE
 from ...run.checkpoint import load_tensors, load_weights, save_tensors, sha256
 from .degradations import DEGRADATIONS
@@ -23,7 +23,7 @@ FORMAT = "stay_diffusion own features 1"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the network is and how it was trained; all but the first four is told to whoever reads its figures."""
+    """The network's shape and training; all but the first four are facts of its figures."""
 
     image_size: int
     image_channels: int
@@ -33,7 +33,7 @@ class Recipe:
     steps: int
     seed: int
     pictures: int
-    held_out: dict[str, float]  # what share of the validation pictures' questions it answers rightly
+    held_out: dict[str, float]  # share of right answers on validation images, by question
 
 
 class Answers(NamedTuple):
@@ -52,10 +52,10 @@ class Network(nn.Module):
         super().__init__()
         self.parts = (num_classes, num_products, len(DEGRADATIONS))
         self.body = CropClassifier(channels, sum(self.parts))
-        self.places = nn.Conv2d(self.body.features[2].in_features // POOLED**2, num_classes, 1)
+        self.places = nn.Conv2d(4 * classifier.WIDTH, num_classes, 1)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 128) of (B, C, S, S) in 0..255."""
+        """Return (B, 128) of (B, C, S, S) in 0..255."""
         return self.body.embed(images)
 
     def forward(self, images: Tensor) -> Answers:
@@ -68,54 +68,47 @@ def save(path: Path, network: Network, recipe: Recipe) -> None:
 
 
 def load(path: Path) -> tuple[Network, Recipe]:
-    """ValueError where the file is not what train_features.py writes."""
+    """Load a file of train_features.py; ValueError for any other."""
     stored = load_tensors(path)
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise ValueError(f"--features trained:{path}: neither train_features.py's nor a quality_gate.pt")
     values = json.loads(stored["recipe"])
-    recipe = Recipe(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    recipe = Recipe(**(values | lists))
     network = Network(recipe.image_channels, len(recipe.classes), len(recipe.products))
     load_weights(network, path, stored["weights"])
     return network.eval().requires_grad_(False), recipe
 
 
 def extractor(path: Path, device: torch.device | str) -> Extractor:
-    """The features of a file of train_features.py, or those of objects of a run's quality_gate.pt; all called own."""
+    """Build the extractor of a file of train_features.py, or of objects by a run's quality_gate.pt; suffix own.
+
+    The gate's takes objects with their surroundings, (B, C, 32, 32) uint8.
+    """
     stored = load_tensors(path)
     if isinstance(stored, dict) and "about" in stored:
-        return of_gate(path, device)
-    network, recipe = load(path)
-    network.to(device)
+        gate, _ = run_gate.load(path, device)
+        model, kind, channels, size = gate.model, "objects", gate.channels, SIDE
+        origin, resize = (
+            f"quality gate ({FEATURES}), {len(gate.labels)} training objects",
+            "as the gate cuts objects out,",
+        )
+    else:
+        network, recipe = load(path)
+        model, kind, channels, size = network.to(device).body, "pool", recipe.image_channels, recipe.image_size
+        learnt = f"{recipe.pictures} pictures, {recipe.steps} steps, seed {recipe.seed}"
+        origin, resize = f"trained ({FEATURES}), {learnt}", "bicubic to"
     return Extractor(
-        measure=lambda images, kinds: {"pool": network.features(images)},
-        kinds=("pool",),
+        measure=lambda images, kinds: {kind: model.embed(images)},
+        kinds=(kind,),
         width=FEATURES,
         facts={
-            "features": f"trained ({FEATURES}), {recipe.pictures} pictures, {recipe.steps} steps, seed {recipe.seed}",
+            "features": origin,
             "weights": str(path.resolve()),
             "weights_sha256": sha256(path),
-            "resize": f"bicubic to {recipe.image_size}",
+            "resize": f"{resize} {size}",
         },
-        channels=recipe.image_channels,
-        image_size=recipe.image_size,
-        suffix="own",
-    )
-
-
-def of_gate(path: Path, device: torch.device | str) -> Extractor:
-    """Features of objects with what is around them, (B, C, 32, 32) uint8, by the classifier that judges samples."""
-    gate, _ = gate_file.load(path, device)
-    return Extractor(
-        measure=lambda images, kinds: {"objects": gate.model.embed(images)},
-        kinds=("objects",),
-        width=FEATURES,
-        facts={
-            "features": f"quality gate ({FEATURES}), {len(gate.labels)} training objects",
-            "weights": str(path.resolve()),
-            "weights_sha256": sha256(path),
-            "resize": f"as the gate cuts objects out, {SIDE}",
-        },
-        channels=gate.channels,
-        image_size=SIDE,
+        channels=channels,
+        image_size=size,
         suffix="own",
     )

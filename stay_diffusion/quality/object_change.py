@@ -1,4 +1,4 @@
-"""How far the boxes, and not the noise, made what is in them: a sample against itself without its defects."""
+"""Object change: share of a sample's change around a box, against its twin without objects, that lies in the box."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from .crops import CONTEXT
 UNNOTICED = 2.0  # grey levels of 255
 
 
-def adherences(image: Image.Image, twin: Image.Image, objects: Sequence[RelativeBox]) -> list[float]:
-    """d_in / (d_in + d_around + 2) for each box in [0, 1]: of what changed in and around a box, the share in it.
+def object_changes(image: Image.Image, twin: Image.Image, objects: Sequence[RelativeBox]) -> list[float]:
+    """Compute d_in / (d_in + d_around + 2) for each box in [0, 1]: of the change in and around a box, the share in it.
 
     d_in is the mean absolute difference, in grey levels of 255, between a sample and its twin, made of the same noise
     without objects, over the box; d_around that over the square of twice its longer side around it, less all boxes. 0
     where nothing changed in the box, 0.5 at most where as much changed around it, near 1 where nothing else did.
-    Both pictures are of mode L, RGB or F (0..255).
+    Both images are of mode L, RGB or F (0..255).
     """
     if image.size != twin.size:
         raise ValueError(f"a sample of {image.size} pixels and its good part of {twin.size}: not of the same layout")
@@ -46,14 +46,14 @@ def _square(box: tuple[float, float, float, float]) -> tuple[float, float, float
 
 
 def _span(box: tuple[float, float, float, float], W: int, H: int) -> tuple[int, int, int, int]:
-    """The pixels of a picture whose centres lie in a box, at least one each way."""
+    """Return the pixels of an image whose centres lie in a box, at least one each way."""
     x0, y0, x1, y1 = (int(np.ceil(edge - 0.5)) for edge in box)
     x0, y0 = min(max(x0, 0), W - 1), min(max(y0, 0), H - 1)
     return x0, y0, max(min(x1, W), x0 + 1), max(min(y1, H), y0 + 1)
 
 
 def _difference(image: Image.Image, twin: Image.Image, window: tuple[int, int, int, int]) -> NDArray[np.float64]:
-    """Mean over channels of the absolute difference (h, w)."""
+    """Return the mean over channels of the absolute difference (h, w)."""
     first, second = (np.asarray(picture.crop(window), dtype=np.float64) for picture in (image, twin))
     difference = np.abs(first - second)
     return difference.mean(axis=-1) if difference.ndim == 3 else difference
