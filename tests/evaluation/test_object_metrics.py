@@ -22,9 +22,10 @@ from stay_diffusion.run.checkpoint import save_tensors, sha256
 if importlib.util.find_spec("torch_fidelity") is None or importlib.util.find_spec("pycocotools") is None:
     pytest.skip("needs torch-fidelity and pycocotools: pip install 'stay-diffusion[eval]'", allow_module_level=True)
 
-from stay_diffusion.commands import evaluate, quality
+from stay_diffusion.commands import evaluate, quality, score
 from stay_diffusion.detector import networks as detector
 from stay_diffusion.detector import score as detection_score
+from stay_diffusion.detector.data import Example
 from stay_diffusion.evaluation import box_crops
 from stay_diffusion.evaluation.image_set import ImageSet
 from stay_diffusion.evaluation.metrics import cas
@@ -299,7 +300,7 @@ def test_the_score_is_that_of_detection_score_py(command, finder, tmp_path, surf
     _, report = command("--samples", folder, "--metrics", "yolo_score", "--detector", finder)
     words = [folder, "--detector", finder, "--device", "cpu", "--json", tmp_path / "score.json"]
     monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
-    assert detection_score.main() == 0
+    assert score.main() == 0
     expected = json.loads((tmp_path / "score.json").read_text())
     assert 0 < expected["map"] < 1
     assert [value(report, name) for name in NAMES] == [expected[key] for key in ("map", "ap50", "recall50")]
@@ -409,9 +410,7 @@ def test_the_error_of_a_detection_score_is_its_spread_over_repeated_experiments(
             box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
             there = rng.uniform() < 0.6
             none = detector.Detections(box[:0], torch.zeros(0), torch.zeros(0).long())
-            items.append(
-                detection_score.detector_data.Example(Path(f"{i}.png"), True, box.numpy(), np.array([1], dtype=int))
-            )
+            items.append(Example(Path(f"{i}.png"), True, box.numpy(), np.array([1], dtype=int)))
             found.append(detector.Detections(box, torch.ones(1), torch.ones(1).long()) if there else none)
         errors = detection_score.standard_errors(found, items, ("a", "b"), 20, seed)
         return detection_score.score(found, items, ("a", "b")).recall50, errors["recall50"]
@@ -423,7 +422,7 @@ def test_the_error_of_a_detection_score_is_its_spread_over_repeated_experiments(
 
 def test_a_detector_that_is_always_right_has_no_error_and_without_resamples_none_is_given():
     box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
-    items = [detection_score.detector_data.Example(Path("x"), True, box.numpy(), np.array([1]))] * 3
+    items = [Example(Path("x"), True, box.numpy(), np.array([1]))] * 3
     found = [detector.Detections(box, torch.ones(1), torch.ones(1).long())] * 3
     assert set(detection_score.standard_errors(found, items, ("a",), 5, 0).values()) == {0.0}
     assert set(detection_score.standard_errors(found, items, ("a",), 1, 0).values()) == {None}
