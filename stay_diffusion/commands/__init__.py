@@ -1,4 +1,4 @@
-"""Every command by name: `stay-diffusion NAME ...`, the same as `python -m stay_diffusion NAME ...`."""
+"""Commands by name: `stay-diffusion NAME ...`, the same as `python -m stay_diffusion NAME ...`."""
 
 import importlib
 import sys

@@ -7,14 +7,12 @@ the code base has it. Shapes are checked. What they cannot reveal, the number of
 schedule ..., loads in silence with a wrong value: it must be given right, and --verify can prove it.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ..config import DataConfig, DiffusionConfig, ModelConfig, RunConfig, TrainConfig, option
-from ..config.flags import dump, flatten, parse, read_json, text, unflatten
+from ..config import RunConfig, option
+from ..config.flags import dump, flatten, parse, read_json, text
 
-LARGEST_ERROR = 1e-3  # of the largest value of the output
-DATA_OPTIONS = tuple(f.name for f in fields(DataConfig))
 # With --into, the data's options are those of the layout model to come; the original's pictures were without boxes.
 ORIGINAL = {"dataset_mode": "images", "conditioning": "none", "classes": (), "data_dir": "", "image_dir": ""}
 
@@ -31,14 +29,10 @@ class ImportConfig:
 
 
 @dataclass(frozen=True)
-class ImportRun:
-    """What import_weights.py takes: a RunConfig and the import."""
+class ImportRun(RunConfig):
+    """Options of import_weights.py: a RunConfig's and the import's."""
 
     importing: ImportConfig = ImportConfig()
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    diffusion: DiffusionConfig = DiffusionConfig()
-    train: TrainConfig = TrainConfig()
 
 
 def main() -> int:
@@ -57,9 +51,10 @@ def main() -> int:
 
     from ..run import factory, import_weights
     from ..run.checkpoint import RunFolder, load_tensors, load_weights, save_tensors
+    from ..run.verification import verify
 
     # What was trained, by the flags; what the file holds; where they disagree
-    values = settings(options, given)
+    values = published_options(options, given)
     original = import_weights.published_config(options.kind, {**values, **(ORIGINAL if options.into else {})})
     weights = Path(options.weights)
     try:
@@ -71,7 +66,7 @@ def main() -> int:
         raise ValueError(f"{weights}: does not fit the flags: {'; '.join(problems)}")
 
     # The network
-    config = start_of(original, values) if options.into else original
+    config = import_weights.layout_start(original, values) if options.into else original
     torch.manual_seed(config.train.seed)
     model = factory.build_model(config)
     load_weights(model, weights, import_weights.into_isla(state, model) if options.into else state)
@@ -94,87 +89,8 @@ def main() -> int:
     return 0
 
 
-def settings(options: ImportConfig, given: dict) -> dict:
-    """The options of the model by flag name: typed ones over those of --flags."""
+def published_options(options: ImportConfig, given: dict) -> dict:
+    """Return the options of the published model by flag name: typed ones over those of --flags."""
     importing = {f.name for f in fields(ImportConfig)}
     from_file = read_json(Path(options.flags)) if options.flags else {}
     return {**from_file, **{name: value for name, value in given.items() if name not in importing}}
-
-
-def start_of(config: RunConfig, values: dict) -> RunConfig:
-    """The layout model that an original becomes; its classes and products are given, the data's, or named later."""
-    from ..data.annotations import Vocabulary
-    from ..data.codings import CODINGS
-    from ..run import factory
-
-    data = unflatten(RunConfig, {name: value for name, value in values.items() if name in DATA_OPTIONS}).data
-    if data.data_dir:
-        names = factory.read_split(data, "train")[1]
-    elif data.dataset_mode in CODINGS:
-        names = Vocabulary(CODINGS[data.dataset_mode].classes)
-    else:
-        names = Vocabulary(data.classes, data.product_tags)
-    if config.model.class_cond:
-        names = replace(names, products=config.data.product_tags)
-    model = replace(config.model, conditioning="isla_bg", class_cond=True)
-    return factory.with_vocabulary(replace(config, data=replace(data, num_classes=0), model=model), names)
-
-
-def verify(model, config: RunConfig, path: Path, needed: tuple[str, ...]) -> None:
-    """Compares with the original's output, for every layout of `conditions`; ValueError where it differs."""
-    import zipfile
-
-    import numpy as np
-    import torch
-
-    try:
-        with np.load(path) as arrays:
-            numbers = {name: torch.from_numpy(arrays[name]) for name in needed if name in arrays.files}
-    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"--verify {path}: cannot be read as an npz: {error}") from None
-    for name in needed:
-        if name not in numbers:
-            raise ValueError(f"--verify {path}: has no {name}; needed are {', '.join(needed)}")
-    expected = numbers["out"].float()
-    for what, layout in conditions(config, numbers).items():
-        try:
-            with torch.no_grad():
-                output = model(numbers["x"].float(), numbers["t"], layout)
-        except (RuntimeError, IndexError) as error:  # torch's, of shapes and of classes that there are not
-            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in numbers.items())
-            raise ValueError(f"--verify {path}: {shapes} do not fit the model: {str(error).splitlines()[0]}") from None
-        if output.shape != expected.shape:
-            raise ValueError(f"--verify {path}: out is {tuple(expected.shape)}, the model gives {tuple(output.shape)}")
-        absolute = (output - expected).abs().max().item()
-        relative = absolute / max(expected.abs().max().item(), 1e-30)  # an untrained network's output is zero
-        print(f"verified against {path}{what}: largest error {absolute:.2e}, {relative:.2e} of the largest output")
-        if not relative <= LARGEST_ERROR:
-            raise ValueError(
-                f"--verify {path}{what}: differs by {relative:.2e} of the largest output, more than {LARGEST_ERROR:g}; "
-                "is a flag wrong that no shape reveals (see above)?"
-            )
-
-
-def conditions(config: RunConfig, numbers: dict) -> dict:
-    """What the network is conditioned on, by a name for it: y as this model takes it; for a layout model any boxes."""
-    import torch
-
-    from ..data.layout import UNKNOWN_PRODUCT, Layout
-    from ..models.spade_norm import SemanticConditioning
-
-    if config.model.conditioning == "spade":
-        return {"": SemanticConditioning(numbers["y"].float())}
-    if not config.model.class_cond:
-        return {"": None}
-    B, K = len(numbers["x"]), len(config.data.classes)
-    products = (numbers["y"] + 1).tolist() if "y" in numbers else [UNKNOWN_PRODUCT] * B
-
-    def layout(num_objects: int) -> Layout:
-        drawn = torch.Generator().manual_seed(0)
-        corners = torch.rand(B, num_objects, 2, 2, generator=drawn).sort(dim=2).values.flatten(2)  # x0 y0 x1 y1
-        labels = torch.randint(1, K + 1, (B, num_objects), generator=drawn) if num_objects else torch.zeros(B, 0).long()
-        return Layout.collate(list(zip(corners, labels, products, strict=True)))
-
-    if config.model.conditioning == "none":
-        return {"": layout(0)}
-    return {", without objects": layout(0), **({", with random boxes": layout(5)} if K else {})}

@@ -1,4 +1,4 @@
-"""Every option of a run, declared once: frozen dataclasses, from which flags.py makes flags and JSON.
+"""Options of a run, each declared once: frozen dataclasses, from which flags.py makes flags and JSON.
 
 Imports nothing heavy, so that `--help` is quick.
 """
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run folder's config.json holds."""
+    """Options that a run folder's config.json holds."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -36,7 +36,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class SampleRun:
-    """What image_sample.py takes: data flags override, model and diffusion flags are held against the trained ones."""
+    """Options of image_sample.py: data flags override, model and diffusion flags are held against the trained ones."""
 
     sample: SampleConfig = SampleConfig()
     data: DataConfig = DataConfig()

@@ -1,4 +1,4 @@
-"""Which pictures, which of their classes, and how they are cut."""
+"""The data: images, their classes, and crops."""
 
 from dataclasses import dataclass
 

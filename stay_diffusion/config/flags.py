@@ -28,15 +28,17 @@ RETIRED = {"fp16_scale_growth": 1e-3}
 
 def options_of(cls) -> dict[str, list[dataclasses.Field]]:
     """Return the options of a run's sections by the section's name: its own first, then those of its base classes."""
-    return {
-        name: sorted(dataclasses.fields(default), key=lambda f: f.name not in type(default).__annotations__)
-        for name, default in _defaults(cls).items()
-    }
+    return {name: _own_first(type(default)) for name, default in _defaults(cls).items()}
 
 
 def _defaults(cls) -> dict[str, Any]:
-    """Return the default of each section of a run by the section's name."""
-    return {section.name: section.default for section in dataclasses.fields(cls)}
+    """Return the default of each section of a run by the section's name: its own first, then those of its base."""
+    return {section.name: section.default for section in _own_first(cls)}
+
+
+def _own_first(cls) -> list[dataclasses.Field]:
+    """Return the fields of a dataclass, those of its base classes last."""
+    return sorted(dataclasses.fields(cls), key=lambda f: f.name not in cls.__annotations__)
 
 
 def flatten(run) -> dict:
@@ -131,7 +133,7 @@ def _for_script(cls, values: dict) -> dict:
 
 
 def contradictions(given: dict, trained: RunConfig, free: tuple[str, ...] = ()) -> list[str]:
-    """One line for each option that makes the network what it is, was given, and differs from the trained value.
+    """Return one line for each option that makes the network what it is, was given, and differs from the trained value.
 
     Those are the model's, the diffusion's and the vocabulary, less `free`; an empty vocabulary claims nothing.
     """
@@ -155,7 +157,8 @@ def _parser(cls, description: str | None) -> argparse.ArgumentParser:
             print(f"{self.prog}: error: {message}", file=sys.stderr)
             sys.exit(2)
 
-    parser = Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    usage = "%(prog)s [--flag value ...]"
+    parser = Parser(usage=usage, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config", metavar="FILE.json", default="", help="options by name; typed flags win over them")
     parser.add_argument("--dry_run", action="store_true", default=False, help="say what would happen, then stop")
     parser.add_argument("--print_config", action="store_true", default=False, help="print all options, then stop")
@@ -184,7 +187,7 @@ def _add_flags(group, options: Sequence[dataclasses.Field]) -> None:
 
 
 def _is_empty_value(before: str, word: str) -> bool:
-    """Whether a blank word is a flag's value, as in --attention_resolutions ""."""
+    """Tell whether a blank word is a flag's value, as in --attention_resolutions ""."""
     return not word and before.startswith("--") and "=" not in before
 
 
@@ -212,7 +215,7 @@ def _boolean(text: str) -> bool:
 
 
 def _words(text: str, choices: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """a,b as two words; of names with commas, as in CSV files: "a, b",c."""
+    """Read a,b as two words; of names with commas, as in CSV files: "a, b",c."""
     line = " ".join(text.splitlines())
     words = tuple(word.strip() for word in next(csv.reader([line], skipinitialspace=True), ()) if word.strip())
     for word in words if choices else ():
@@ -226,7 +229,7 @@ def _describe(f) -> str:
 
 
 def text(value) -> str:
-    """As it would be typed."""
+    """Return a value as it would be typed."""
     if not isinstance(value, tuple | list):
         return str(value)
     return ",".join(f'"{word}"' if "," in word else word for word in value)

@@ -54,7 +54,7 @@ class ModelConfig:
 
     @property
     def layout_kind(self) -> str:
-        """What of a layout the network sees besides the product: "boxes", "map", or "" for nothing."""
+        """The part of a layout that the network sees besides the product: "boxes", "map", or "" for nothing."""
         if not self.class_cond or self.conditioning == "none":
             return ""
         return "map" if self.conditioning == "spade" else "boxes"

@@ -1,4 +1,4 @@
-"""What an option is: a field of a frozen dataclass that is a flag and a line of JSON."""
+"""An option: a field of a frozen dataclass that is a flag and a line of JSON."""
 
 from dataclasses import field
 

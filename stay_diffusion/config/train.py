@@ -1,4 +1,4 @@
-"""How a network is trained."""
+"""Training of a network."""
 
 from dataclasses import dataclass
 
@@ -71,7 +71,7 @@ class TrainConfig(Precision, Processes):
 
     @property
     def kept_by(self) -> str:
-        """What the best weights are kept by: val_loss, or one of the metrics of --eval_interval."""
+        """The name that the best weights are kept by: val_loss, or one of the metrics of --eval_interval."""
         known = ("val_loss", *self.eval_metrics) if self.eval_interval else ("val_loss",)
         if self.best_by and self.best_by not in known:
             more = "" if self.eval_interval else " (--eval_interval brings those of --eval_metrics)"

@@ -38,7 +38,7 @@ class RunFolder:
         return RunFolder(storage.working_copy(name), name if storage.is_remote(name) else "")
 
     def open(self) -> None:
-        """Makes the folder, and removes what an interrupted save left behind."""
+        """Make the folder, and remove what an interrupted save left behind."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -52,7 +52,7 @@ class RunFolder:
         return self.path / "config.json"
 
     def write_config(self, run: RunConfig) -> None:
-        atomic_write(self.config_file, lambda file: file.write(flags.dump(run).encode()))
+        write_text(self.config_file, flags.dump(run))
 
     def steps(self) -> list[int]:
         """The complete checkpoints' steps, ascending."""
@@ -68,7 +68,7 @@ class RunFolder:
         return self.path / (f"{name}.pt" if step is None else f"{name}{separator}{step:06d}.pt")
 
     def save(self, step: int, files: dict[str, dict], keep: int) -> None:
-        """One complete checkpoint; then the latest names move to it and all but the last `keep` go (0: none goes).
+        """Write one complete checkpoint, name it the latest, and remove all but the last `keep` (0: none).
 
         `files` are state dicts by name: "model", "ema_RATE", "opt" and "state", which is written last, after the
         checksums of all. A full disk raises OSError and leaves the other checkpoints intact.
@@ -76,23 +76,21 @@ class RunFolder:
         state = io.BytesIO()
         torch.save(files["state"], state)
         others = [name for name in files if name != "state"]
-        written = [*(self.file(name, step) for name in others), self.sums(step)]
         try:
             sums = {self.file(name, step).name: save_tensors(self.file(name, step), files[name]) for name in others}
             sums[self.file("state", step).name] = hashlib.sha256(state.getvalue()).hexdigest()
-            text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-            atomic_write(self.sums(step), lambda file: file.write(text.encode()))
+            write_text(self.sums(step), "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
             atomic_write(self.file("state", step), lambda file: file.write(state.getvalue()))
         except OSError:
-            for file in written:  # half a checkpoint would only keep the disk full
-                file.unlink(missing_ok=True)
+            for file in (*(self.file(name, step) for name in others), self.sums(step)):
+                file.unlink(missing_ok=True)  # half a checkpoint would only keep the disk full
             raise
         self.point_to(step, [name for name in others if name != "opt"])
         self.prune(step, keep)
         self.send()
 
     def prune(self, step: int, keep: int) -> None:
-        """Removes all but the last `keep` checkpoints up to `step`, and what a kill has left of others; 0: none."""
+        """Remove all but the last `keep` checkpoints up to `step`, and what a kill has left of others; 0: none."""
         kept = [other for other in self.steps() if other <= step][-keep:] if keep else [0]
         for old in [other for other in self._with_state() if other < kept[0]]:
             last = self.file("state", old)
@@ -104,7 +102,7 @@ class RunFolder:
         return self.path / f"checkpoint{step:06d}.sha256"
 
     def damaged(self, step: int) -> str:
-        """Which of a checkpoint's files is not as it was written, or ""."""
+        """Return the name of a checkpoint's file that is not as it was written, or ""."""
         sums = self.sums(step)
         if not sums.exists():  # of an earlier version
             return ""
@@ -124,8 +122,7 @@ class RunFolder:
         """The latest whole checkpoint's step, 0 without any; a warning names damaged ones, ValueError if all are."""
         steps = self.steps()
         for step in reversed(steps):
-            name = self.damaged(step)
-            if not name:
+            if not (name := self.damaged(step)):
                 return step
             logger.warning("%s: damaged; the checkpoint of step %d is not used", self.path / name, step)
         if steps:
@@ -133,7 +130,7 @@ class RunFolder:
         return 0
 
     def send(self) -> None:
-        """Brings the copy behind `url` up to date; where that fails, a warning: all is here, and sent with the next."""
+        """Bring the copy behind `url` up to date; where that fails, a warning: all is here, and sent with the next."""
         if self.url:
             try:
                 storage.push(self.path, self.url, last=lambda name: name.startswith("state"))
@@ -141,7 +138,7 @@ class RunFolder:
                 logger.warning("%s; kept in %s and sent with the next checkpoint", error, self.path)
 
     def point_to(self, step: int, names: Iterable[str]) -> None:
-        """Makes model.pt and ema_RATE.pt name a checkpoint; again on resuming, in case a save was cut short there."""
+        """Make model.pt and ema_RATE.pt name a checkpoint; again on resuming, in case a save was cut short there."""
         for name in names:
             point(self.file(name), self.file(name, step))
 
@@ -150,10 +147,10 @@ class RunFolder:
 
 
 def atomic_write(path: Path, write: Callable) -> None:
-    """Calls write(binary file) on a temporary neighbour that replaces `path` only when complete and on disk."""
+    """Call write(binary file) on a temporary neighbour that replaces `path` only when complete and on disk."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with told_of(path), open(temporary, "wb") as file:
+        with named_error(path), open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -169,8 +166,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def told_of(path: Path):
-    """Adds the file's name to errors of writing it, which have none: that the disk is full, say."""
+def named_error(path: Path):
+    """Add the file's name to errors of writing it, which have none: that the disk is full, say."""
     try:
         yield
     except OSError as error:
@@ -180,10 +177,10 @@ def told_of(path: Path):
 
 
 def save_tensors(path: Path, tensors: dict) -> str:
-    """Written as by atomic_write; returns the checksum of the file, taken while it was written."""
+    """Write a file as atomic_write does; return its checksum, taken while it was written."""
     digest = hashlib.sha256()
     try:
-        atomic_write(path, lambda file: torch.save(tensors, _Summed(file, digest)))
+        atomic_write(path, lambda file: torch.save(tensors, _Summed(file, digest)))  # type: ignore[arg-type]
     except RuntimeError as error:  # torch's own, where the disk is full: its zip writer hides the OSError
         raise OSError(f"{path}: cannot be written, is the disk full? ({str(error).splitlines()[0][:100]})") from None
     return digest.hexdigest()
@@ -201,7 +198,7 @@ class _Summed:
 
 
 def load_tensors(path: Path) -> dict:
-    """A dict saved by torch, on the CPU, without running any code from the file."""
+    """Load a dict saved by torch, on the CPU, without running any code from the file."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -212,7 +209,7 @@ def load_tensors(path: Path) -> dict:
 
 
 def load_weights(model: torch.nn.Module, path: Path, state: dict | None = None) -> None:
-    """Strict: every parameter there, in its shape, and nothing else; one line says what does not fit.
+    """Load weights strictly: every parameter in its shape, and nothing else; ValueError says what does not fit.
 
     `state` is what the file holds, where it was read already.
     """
@@ -242,7 +239,7 @@ def sha256(path: Path) -> str:
 
 
 def point(name: Path, target: Path) -> None:
-    """Makes `name` another name of `target`, atomically: a hard link where the file system has them, else a copy."""
+    """Make `name` another name of `target`, atomically: a hard link where the file system has them, else a copy."""
     temporary = name.with_name(name.name + ".tmp")
     temporary.unlink(missing_ok=True)
     try:

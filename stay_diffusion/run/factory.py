@@ -153,7 +153,7 @@ def trained_config(weights: Path, given: dict, fallback: RunConfig, flag: str, f
 
 
 def over_saved(given: dict, saved: DataConfig) -> dict:
-    """What was given, less the vocabulary, for a run that has a configuration: --class_map adds to the run's own."""
+    """Return the given options without the vocabulary, for a run that has one; --class_map adds to the run's own."""
     options = {name: value for name, value in given.items() if name not in VOCABULARY}
     if "class_map" in options:
         options["class_map"] = merged(saved.class_map, options["class_map"])
@@ -173,4 +173,5 @@ def load_trained(config: RunConfig, weights: Path, device) -> UNet:
     """The trained network in eval mode, its weights in memory as sampling on the device is fastest."""
     model = build_model(config)
     load_weights(model, weights)
-    return in_best_format(model.to(device)).eval()
+    in_best_format(model.to(device))
+    return model.eval()

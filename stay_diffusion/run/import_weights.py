@@ -1,11 +1,14 @@
 """guided-diffusion's and SDM's published state dicts -> ours: names, options, misfits, and a start for ISLA."""
 
 import re
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ..config import RunConfig, flags
+from ..data.annotations import Vocabulary
+from ..data.codings import CODINGS
 from ..models.isla_norm import IslaNorm
 from ..models.new_names import SILENT, State, silent_products
 from . import factory
@@ -18,8 +21,10 @@ KINDS: dict[str, dict] = {
 DATASET_OF = {151: "ade20k", 34: "cityscapes", 19: "celeba", 183: "coco_semantic"}
 
 # No tensor's shape depends on these: a wrong value loads in silence and changes the pictures.
-UNSEEN = ("num_heads", "num_heads_upsample", "num_head_channels", "use_new_attention_order", "image_size")
-UNSEEN += ("diffusion_steps", "noise_schedule", "predict_xstart", "prediction", "rescale_timesteps")
+UNSEEN = (
+    *("num_heads", "num_heads_upsample", "num_head_channels", "use_new_attention_order", "image_size"),
+    *("diffusion_steps", "noise_schedule", "predict_xstart", "prediction", "rescale_timesteps"),
+)
 
 
 def published_config(kind: str, given: dict) -> RunConfig:
@@ -31,7 +36,7 @@ def published_config(kind: str, given: dict) -> RunConfig:
 
 
 def to_ours(state: State) -> State:
-    """The same tensors under our names, in float32; a file of DistributedDataParallel loses its `module.`.
+    """Return the tensors under our names, in float32; a file of DistributedDataParallel loses its `module.`.
 
     SDM keeps the modulated norms beside the layers they belong to; here they are the first of them.
     """
@@ -71,6 +76,22 @@ def misfits(state: State, config: RunConfig) -> list[str]:
     ]
 
 
+def layout_start(config: RunConfig, values: dict) -> RunConfig:
+    """Return the layout model that an original becomes; its names are given, the data's, or found later."""
+    options = {name: value for name, value in values.items() if hasattr(config.data, name)}
+    data = flags.unflatten(RunConfig, options).data
+    if data.data_dir:
+        names = factory.read_split(data, "train")[1]
+    elif data.dataset_mode in CODINGS:
+        names = Vocabulary(CODINGS[data.dataset_mode].classes)
+    else:
+        names = Vocabulary(data.classes, data.product_tags)
+    if config.model.class_cond:
+        names = replace(names, products=config.data.product_tags)
+    model = replace(config.model, conditioning="isla_bg", class_cond=True)
+    return factory.with_vocabulary(replace(config, data=replace(data, num_classes=0), model=model), names)
+
+
 def into_isla(state: State, model: nn.Module) -> State:
     """guided-diffusion's weights (in our names) as the start of a freshly initialised isla_bg `model` of that shape.
 
@@ -99,7 +120,7 @@ def _seen_options(state: State, config: RunConfig) -> dict[str, tuple]:
     widths = [stage["0.in_layers.2.weight"].shape[0] for stage in tops]
     downsamplings = [2**i for i in reversed(range(levels))]
     attended = {d for d, stage in zip(downsamplings, tops, strict=False) if "1.qkv.weight" in stage}
-    wanted = model.attention_downsamplings & {2**i for i in range(len(model.channel_multipliers))}
+    configured = model.attention_downsamplings & {2**i for i in range(len(model.channel_multipliers))}
     seen = {
         "num_channels": (model.num_channels, width),
         "image_channels": (model.image_channels, image_channels),
@@ -108,7 +129,7 @@ def _seen_options(state: State, config: RunConfig) -> dict[str, tuple]:
         "channel_mult": (_joined(model.channel_multipliers), _joined(w / width for w in reversed(widths))),
         "use_scale_shift_norm": (model.use_scale_shift_norm, len(first["0.emb_layers.1.weight"]) == 2 * widths[0]),
         "attention_resolutions": tuple(
-            _joined(model.image_size // d for d in sorted(places)) for places in (wanted, attended)
+            _joined(model.image_size // d for d in sorted(places)) for places in (configured, attended)
         ),
     }
     if levels > 1:
@@ -127,7 +148,7 @@ def _seen_options(state: State, config: RunConfig) -> dict[str, tuple]:
 
 
 def _other_reading(name: str, have, found, config: RunConfig) -> str:
-    """A map's channels are its classes and perhaps the edges: one too many or too few may mean either."""
+    """Name the other option that a map with one channel too many or too few may mean, classes or edges."""
     edges = 1 if config.model.no_instance else -1
     if name != "num_classes" or config.model.conditioning != "spade" or found - have != edges:
         return ""
@@ -146,7 +167,7 @@ def _decoder_stages(state: State) -> list[State]:
 
 
 def _resamples(stage: State) -> bool:
-    """Whether a stage ends a level: with a convolution after resampling, or with a second residual block."""
+    """Tell whether a stage ends a level: with a convolution after resampling, or with a second residual block."""
     return any(re.fullmatch(r"[12]\.(conv\.weight|in_layers\.2\.weight)", name) for name in stage)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from ..system.distributed import sum_over_ranks
 from ..system.launchers import ALONE, World
-from .checkpoint import atomic_write, told_of
+from .checkpoint import named_error, write_text
 
 FORMATS = ("stdout", "log", "csv", "tensorboard")
 
 
 class Logger:
-    """Collects means over steps and writes them out at `dump`; appends to what a run folder already has.
+    """Collect means over steps and write them out at `dump`; append to what a run folder already has.
 
     `OPENAI_LOG_FORMAT` chooses among stdout, log, csv and tensorboard; by default all, TensorBoard if it is installed.
     Values may be tensors: they are read only at `dump`, so that a step never waits for the device. Means are over all
@@ -23,31 +23,31 @@ class Logger:
 
     def __init__(self, folder: Path, world: World = ALONE, since: int | None = None):
         self.folder, self.world = folder, world
-        wanted = os.environ.get("OPENAI_LOG_FORMAT", "")
-        self.formats = [name.strip() for name in wanted.split(",") if name.strip()] or list(FORMATS)
+        named = os.environ.get("OPENAI_LOG_FORMAT", "")
+        self.formats = [name.strip() for name in named.split(",") if name.strip()] or list(FORMATS)
         for name in self.formats:
             if name not in FORMATS:
-                raise ValueError(f"OPENAI_LOG_FORMAT {wanted}: unknown format {name}; choose from {', '.join(FORMATS)}")
+                raise ValueError(f"OPENAI_LOG_FORMAT {named}: unknown format {name}; choose from {', '.join(FORMATS)}")
         if not world.is_main:
             self.formats = []
         if since is not None and "csv" in self.formats:
             _forget_after(folder / "progress.csv", since)
-        self.board = _tensorboard(folder, required=bool(wanted)) if "tensorboard" in self.formats else None
+        self.board = _tensorboard(folder, required=bool(named)) if "tensorboard" in self.formats else None
         self._sums: dict = {}
         self._counts: dict = {}
         self._values: dict = {}
 
     def add(self, key: str, total, count) -> None:
-        """Adds `count` values that sum to `total` to a mean, which `dump` reports and forgets."""
+        """Add `count` values that sum to `total` to a mean, which `dump` reports and forgets."""
         self._sums[key] = self._sums.get(key, 0) + total
         self._counts[key] = self._counts.get(key, 0) + count
 
     def set(self, key: str, value) -> None:
-        """A figure of its own for the next `dump`."""
+        """Set a single value for the next `dump`."""
         self._values[key] = value
 
     def dump(self, step: int) -> dict[str, float]:
-        """Writes one line of everything collected, and starts afresh; returns what it wrote."""
+        """Write one row of everything collected, and start afresh; return the row."""
         row = {"step": step, **{key: _number(value) for key, value in self._values.items()}}
         keys = list(self._sums)
         figures = sum_over_ranks([float(value) for key in keys for value in (self._sums[key], self._counts[key])])
@@ -65,12 +65,12 @@ class Logger:
         return row
 
     def line(self, text: str) -> None:
-        """A line for people, on the terminal and in log.txt."""
+        """Print a line for people, on the terminal and in log.txt."""
         if "stdout" in self.formats:
             print(text, flush=True)
         if "log" in self.formats:
             path = self.folder / "log.txt"
-            with told_of(path), open(path, "a", encoding="utf-8") as log:
+            with named_error(path), open(path, "a", encoding="utf-8") as log:
                 log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
@@ -90,7 +90,7 @@ def _number(value):
 
 
 def _append_csv(path: Path, row: dict) -> None:
-    """One row more; a new key becomes a new column, with the earlier rows kept."""
+    """Append a row; a new key becomes a new column, with the earlier rows kept."""
     rows, columns = [], []
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
@@ -101,14 +101,14 @@ def _append_csv(path: Path, row: dict) -> None:
     new = [key for key in row if key not in columns]
     columns += new
     if not new:
-        with told_of(path), open(path, "a", newline="", encoding="utf-8") as file:
+        with named_error(path), open(path, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, columns).writerow(row)
         return
-    atomic_write(path, lambda file: file.write(_csv_text(columns, [*rows, row]).encode()))
+    write_text(path, _csv_text(columns, [*rows, row]))
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Removes the rows of later steps, which an interrupted run wrote after its last checkpoint."""
+    """Remove the rows of later steps, which an interrupted run wrote after its last checkpoint."""
     if not path.exists():
         return
     with open(path, newline="", encoding="utf-8") as file:
@@ -116,7 +116,7 @@ def _forget_after(path: Path, step: int) -> None:
         columns, rows = list(reader.fieldnames or []), list(reader)
     kept = [row for row in rows if (row.get("step") or "").isdecimal() and int(row["step"]) <= step]
     if len(kept) < len(rows):
-        atomic_write(path, lambda file: file.write(_csv_text(columns, kept).encode()))
+        write_text(path, _csv_text(columns, kept))
 
 
 def _csv_text(columns: list[str], rows: list[dict]) -> str:

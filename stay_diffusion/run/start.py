@@ -1,4 +1,4 @@
-"""What a training run starts from: its own latest checkpoint, a fine-tune's start, published weights, or nothing."""
+"""The start of a training run: its own latest checkpoint, a fine-tune's start, published weights, or nothing."""
 
 import logging
 from dataclasses import dataclass, replace

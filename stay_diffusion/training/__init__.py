@@ -1,1 +1,1 @@
-"""From batches to weights: one step, accumulation, averaging, logging, saving."""
+"""From batches to weights: one step, accumulation, average_gradients, logging, saving."""

@@ -1,4 +1,4 @@
-"""Which averaged weights are the best so far, by what: those of ema_RATE_best.pt."""
+"""The best averaged weights so far, those of ema_RATE_best.pt, and the value that they are the best by."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Best:
     step: int = 0
 
     def is_beaten(self, by: str, value: float, better: str = "lower") -> bool:
-        """Whether a value is better; of another figure than so far the first one is."""
+        """Tell whether a value is better; of another figure than so far the first one is."""
         if math.isnan(value):
             return False
         return by != self.by or (value < self.value if better == "lower" else value > self.value)

@@ -38,10 +38,7 @@ def read_training_data(config: RunConfig, known: Vocabulary | None) -> TrainingD
     """Read both splits; `known` names come first in the vocabulary, and None leaves the configuration's as it is."""
     options = config.train
     shared: Shared = {}
-    split = "train" if options.is_train else "val"
-    records, vocabulary = factory.read_split(config.data, split, select=known is not None, known=known, shared=shared)
-    records = factory.with_readable_pictures(records, config.data)
-    config = factory.with_vocabulary(config, vocabulary)
+    config, records = read_training_split(config, known, shared)
     intervals = (
         (options.val_interval, options.val_images),
         (options.preview_interval, options.preview_images),
@@ -50,6 +47,16 @@ def read_training_data(config: RunConfig, known: Vocabulary | None) -> TrainingD
     num_watched = max(num_images if interval else 0 for interval, num_images in intervals)
     held_out = _read_held_out(config, shared)[:num_watched] if num_watched else []
     return TrainingData(config, records, held_out, factory.build_dataset(records, config, augment=True))
+
+
+def read_training_split(
+    config: RunConfig, known: Vocabulary | None, shared: Shared | None = None
+) -> tuple[RunConfig, list[ImageRecord]]:
+    """Return the configuration with the names of the data, and the usable records of the split to train on."""
+    split = "train" if config.train.is_train else "val"
+    records, vocabulary = factory.read_split(config.data, split, select=known is not None, known=known, shared=shared)
+    records = factory.with_readable_pictures(records, config.data)
+    return factory.with_vocabulary(config, vocabulary), records
 
 
 def _read_held_out(config: RunConfig, shared: Shared) -> list[ImageRecord]:

@@ -1,4 +1,4 @@
-"""Everything random of a training step, drawn for each picture from the seed and its place in the run's order.
+"""Random draws of a training step, made for each picture from the seed and its place in the run's order.
 
 So a step does not depend on how many processes share it, nor a resumed run on any state of random numbers.
 """
@@ -29,7 +29,7 @@ def noise(seed: int, positions: range, shape: tuple[int, ...], device: torch.dev
 
 
 def seed_network(seed: int, positions: range) -> None:
-    """What the network itself draws, dropout and styles, follows from the first of the positions."""
+    """Seed what the network itself draws, dropout and styles, by the first of the positions."""
     torch.manual_seed(_seed(seed, positions[0], "network"))
 
 

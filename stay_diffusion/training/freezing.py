@@ -1,4 +1,4 @@
-"""Which weights a fine-tune leaves as they are."""
+"""Weights that a fine-tune leaves as they are."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ CONDITIONING = (LayoutConditioner, MaskRefinement, IslaNorm, SpadeNorm, nn.Embed
 
 
 def _encoder(model: UNet) -> list[nn.Module]:
-    """With the timestep's embedding: were it to move, what the encoder makes of a picture would."""
+    """Return the encoder and the timestep's embedding, which its output depends on."""
     return [model.time_embed, model.input_blocks]
 
 
@@ -27,7 +27,7 @@ FREEZES: dict[str, Callable[[UNet], list[nn.Module]]] = {
 
 
 def freeze(model: UNet, name: str) -> None:
-    """Leaves weights out of training, by a key of FREEZES: no gradient reaches them, and no optimizer holds them.
+    """Leave weights out of training, by a key of FREEZES: no gradient reaches them, and no optimizer holds them.
 
     ValueError where nothing is left to train.
     """

@@ -1,4 +1,4 @@
-"""How much memory a training run needs, worked out without running it."""
+"""Memory that a training run needs, estimated without running it."""
 
 import copy
 
@@ -17,12 +17,12 @@ def parameter_count(model: torch.nn.Module) -> int:
 
 
 def trained_count(model: torch.nn.Module) -> int:
-    """Those that are not frozen."""
+    """Count the parameters that are not frozen."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def estimate_memory(config: RunConfig, model: torch.nn.Module, diffusion: GaussianDiffusion) -> dict[str, int]:
-    """Bytes that training takes in float32, by use.
+    """Estimate the bytes that training takes in float32, by use.
 
     Activations are counted, not guessed: one training loss on the meta device, where tensors have shapes but no
     storage, adding up what autograd keeps, with eight objects a picture.
@@ -52,7 +52,7 @@ def explain_out_of_memory(
 
 
 def _kept_by_autograd(config: RunConfig, model: torch.nn.Module, diffusion: GaussianDiffusion) -> int:
-    """Bytes per image."""
+    """Count the bytes that autograd keeps of one image."""
     meta, size = copy.deepcopy(model).to("meta").train(), config.model.image_size
     parameters = {p.untyped_storage()._cdata for p in meta.parameters()}
     kept: dict[int, Tensor] = {}

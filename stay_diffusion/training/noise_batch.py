@@ -1,4 +1,4 @@
-"""A batch of noise with a layout of made-up boxes: what training takes, where only its time or memory matters."""
+"""A batch of noise with a layout of made-up boxes, for where only the time or memory of training matters."""
 
 from dataclasses import replace
 
@@ -15,8 +15,8 @@ LEAST_SIDE, MOST_SIDE = 0.1, 0.3  # of a box, in shares of the picture's
 def with_made_up_names(config: RunConfig) -> RunConfig:
     """The configuration with classes and a product where it has none."""
     data = config.data
-    names = {"classes": data.classes or CLASSES, "product_tags": data.product_tags or PRODUCTS}
-    return replace(config, data=replace(data, **names))
+    classes, products = data.classes or CLASSES, data.product_tags or PRODUCTS
+    return replace(config, data=replace(data, classes=classes, product_tags=products))
 
 
 def noise_batch(config: RunConfig, batch_size: int, num_objects: int, seed: int = 0) -> tuple[Tensor, Layout]:

@@ -1,4 +1,4 @@
-"""How long a training run will take, from a few of its own steps."""
+"""Time that a training run will take, from a few of its own steps."""
 
 import statistics
 import tempfile
@@ -37,7 +37,7 @@ def measure_pace(state: TrainingState, config: RunConfig, images: torch.Tensor, 
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a new run could take on the device."""
+    """Return the bytes that a new run could take on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return machine.free_memory()

@@ -70,7 +70,7 @@ def profile_steps(
             folder.open()
 
         def run(steps: int, after=lambda: None) -> None:
-            """So many steps, each followed by `after`, without the end of a run, which saves."""
+            """Train so many steps, each followed by `after`, without the end of a run, which saves."""
             last = state.step + steps
 
             def action(*_) -> None:
@@ -98,7 +98,7 @@ def profile_steps(
         parts = parts_of(read_trace(path))
         waits: Counter[str] = Counter()
         if is_cuda:
-            with _watched(waits):
+            with _watch_waits(waits):
                 run(num_steps)
     seconds = [after - before for before, after in pairwise(times)]
     return Profile(seconds, parts, {where: number / num_steps for where, number in waits.most_common()})
@@ -109,8 +109,8 @@ class _Enough(Exception):
 
 
 @contextlib.contextmanager
-def _watched(waits: Counter):
-    """Counts the places in the code where the host waits for the GPU."""
+def _watch_waits(waits: Counter):
+    """Count the places in the code where the host waits for the GPU."""
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

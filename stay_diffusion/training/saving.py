@@ -7,11 +7,11 @@ import torch
 
 from ..config import RunConfig
 from ..run.checkpoint import RunFolder
-from .state import TrainingState, copied
+from .state import TrainingState, copy_to_cpu
 
 
 class Saver:
-    """Writes one checkpoint at a time, on the first process alone.
+    """Write one checkpoint at a time, on the first process alone.
 
     The step after a save runs forward and backward while another thread copies weights and moments; before it updates
     them, it calls `wait_for_copy`.
@@ -25,22 +25,22 @@ class Saver:
         self._error: BaseException | None = None
 
     def save(self) -> None:
-        """Starts to save the state as it is now; waits for an earlier save that has not ended."""
+        """Start to save the state as it is now; wait for an earlier save that has not ended."""
         self.wait()
         self.state.collect()
         if self.state.world.is_main:
             self._is_copied.clear()
-            now = self.state.step, self.state.contents(self.config), beside_training(self.state.device)
+            now = self.state.step, self.state.contents(self.config), copying_stream(self.state.device)
             self._thread = threading.Thread(target=self._save, args=now)
             self._thread.start()
 
     def wait_for_copy(self) -> None:
-        """Returns when the state may change."""
+        """Wait until the state may change."""
         if self._thread is not None:
             self._is_copied.wait()
 
     def wait(self) -> None:
-        """Returns when all is written; raises what writing raised: OSError where the disk is full."""
+        """Wait until all is written; raise what writing raised: OSError where the disk is full."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -51,7 +51,7 @@ class Saver:
     def _save(self, step: int, contents: dict[str, dict], stream) -> None:
         try:
             with stream:
-                self.files = copied(contents, into=self.files)
+                self.files = copy_to_cpu(contents, into=self.files)
             self._is_copied.set()
             self.folder.save(step, self.files, self.config.train.keep_checkpoints)
         except BaseException as error:  # raised where training can tell the user
@@ -60,7 +60,7 @@ class Saver:
             self._is_copied.set()
 
 
-def beside_training(device: torch.device):
+def copying_stream(device: torch.device):
     """The context in which a GPU copies while it trains, after all that it has been told so far."""
     if device.type != "cuda":
         return contextlib.nullcontext()

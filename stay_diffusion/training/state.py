@@ -1,8 +1,11 @@
-"""All that training changes, as one thing: what a checkpoint holds, and how it is taken up again."""
+"""The state of training: its contents for a checkpoint, and how to resume from one."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from ..config import RunConfig, flags
 from ..diffusion.gaussian_diffusion import GaussianDiffusion
@@ -20,7 +23,7 @@ FP16_SCALE_GROWTH = 1e-3  # of the loss scale's log2, each step
 
 
 class TrainingState:
-    """Everything that a checkpoint holds: model, averages, optimizer, loss scale, timestep history, position.
+    """Contents of a checkpoint: model, averages, optimizer, loss scale, timestep history, position.
 
     No state of random numbers: a step's follow from the seed and the position (draws.py).
     """
@@ -33,7 +36,7 @@ class TrainingState:
         self.model = model.to(device)
         # What a step calls. Compiled within what averages, as torch advises; weights and their names stay the model's.
         network = compiled(self.model, train.compile)
-        self.network = averaging(network, config, device) if world.size > 1 else network
+        self.network = average_gradients(network, config, device) if world.size > 1 else network
         self.emas = [Ema(self.model, rate) for rate in train.ema_rates]
         self.precision = resolve_precision(train.precision, train.use_fp16, device)
         self.optimizer = build_optimizer(self.model, config, world)
@@ -50,16 +53,22 @@ class TrainingState:
 
     @property
     def own_optimizer(self) -> torch.optim.Optimizer:
-        """What updates this process's share of the weights, all of them unless --shard_optimizer."""
+        """The optimizer of this process's share of the weights, all of them unless --shard_optimizer."""
         return getattr(self.optimizer, "optim", self.optimizer)
 
+    def backward_pass(self, is_last: bool) -> AbstractContextManager:
+        """Return the context of one of a step's passes; processes average their gradients with the last one."""
+        if is_last or not isinstance(self.network, DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()
+
     def collect(self) -> None:
-        """Brings the shares of a sharded optimizer to the first process, for `contents`; all processes call it."""
+        """Bring the shares of a sharded optimizer to the first process, for `contents`; all processes call it."""
         if self.own_optimizer is not self.optimizer:
-            self.optimizer.consolidate_state_dict(to=0)
+            self.optimizer.consolidate_state_dict(to=0)  # type: ignore[attr-defined]  # ZeroRedundancyOptimizer's
 
     def contents(self, config: RunConfig) -> dict[str, dict]:
-        """What a checkpoint holds, by the name of its file: weights and moments themselves, which the next update
+        """Contents of a checkpoint by the name of its file: weights and moments themselves, which the next update
         changes, and copies of the little that changes before it.
         """
         weights = {"model": self.model.state_dict(), **{ema.name: ema.model.state_dict() for ema in self.emas}}
@@ -112,7 +121,7 @@ def build_optimizer(model: torch.nn.Module, config: RunConfig, world: World) -> 
 
     What a checkpoint holds is the same either way, whatever the number of processes (ZeRO-1, arXiv 1910.02054).
     """
-    options = {"lr": config.train.lr, "weight_decay": config.train.weight_decay, "fused": True}
+    options: dict[str, Any] = {"lr": config.train.lr, "weight_decay": config.train.weight_decay, "fused": True}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not (config.train.shard_optimizer and world.size > 1):
         return torch.optim.AdamW(trained, **options)
@@ -121,7 +130,7 @@ def build_optimizer(model: torch.nn.Module, config: RunConfig, world: World) -> 
     return ZeroRedundancyOptimizer(trained, optimizer_class=torch.optim.AdamW, **options)
 
 
-def averaging(model: torch.nn.Module, config: RunConfig, device: torch.device) -> torch.nn.Module:
+def average_gradients(model: torch.nn.Module, config: RunConfig, device: torch.device) -> torch.nn.Module:
     """The model whose backward pass averages its gradients over all processes.
 
     Every step uses every weight, as a static graph wants; but torch 2.13 stops with an internal error where a static
@@ -129,15 +138,13 @@ def averaging(model: torch.nn.Module, config: RunConfig, device: torch.device) -
     which saves a copy of them. Processes on CPUs send all at once: the backward pass, which has every core busy, gains
     nothing from sending meanwhile.
     """
-    from torch.nn.parallel import DistributedDataParallel
-
     whole = not 0 < config.train.microbatch < config.train.batch_size
-    places = {"device_ids": [device]} if device.type == "cuda" else {"bucket_cap_mb": 2**20}
+    places: dict[str, Any] = {"device_ids": [device]} if device.type == "cuda" else {"bucket_cap_mb": 2**20}
     return DistributedDataParallel(model, **places, static_graph=whole, gradient_as_bucket_view=True)
 
 
-def copied(value, into=None):
-    """The same tree with its tensors copied to the CPU, where they fit into those at the same places of `into`.
+def copy_to_cpu(value, into=None):
+    """Return the tree with its tensors copied to the CPU, where they fit into those at the same places of `into`.
 
     An earlier copy given as `into` lends its memory, which is quicker than fresh one.
     """
@@ -147,5 +154,5 @@ def copied(value, into=None):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
         into = into if isinstance(into, dict) else {}
-        return {key: copied(each, into.get(key)) for key, each in value.items()}
-    return [copied(each) for each in value] if isinstance(value, list) else value
+        return {key: copy_to_cpu(each, into.get(key)) for key, each in value.items()}
+    return [copy_to_cpu(each) for each in value] if isinstance(value, list) else value

@@ -20,7 +20,7 @@ ROUNDING = 1.0  # microseconds
 
 @dataclass(frozen=True)
 class Part:
-    """Of one step: seconds of the host, seconds that the device works on what was launched then, waits for it."""
+    """Seconds of the host in a part of one step, seconds of the device on work launched then, number of waits."""
 
     host: float
     device: float

@@ -7,19 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.profiler import record_function as part
 
 from ..config import RunConfig, TrainConfig
-from ..data.loader import positions
 from ..run.checkpoint import RunFolder
 from ..run.logger import Logger, duration
-from ..system.device import autocast
-from ..system.distributed import gather, sum_over_ranks
-from .draws import noise as draw_noise
-from .draws import seed_network, uniform
+from ..system.distributed import sum_over_ranks
 from .saving import Saver
 from .state import TrainingState
+from .step import train_step
 
 SIGNALS = ("SIGTERM", "SIGINT")
 # What a step consists of, by the names that a profiler shows: no two at once (profiling.py).
@@ -50,9 +46,9 @@ def train(
     bad_in_a_row = torch.zeros((), device=state.device)
     first_step, started = state.step, time.perf_counter()
 
-    with signals_caught() as received:
+    with catch_signals() as received:
         stopping = ""
-        for images, layout in waited_for(batches):
+        for images, layout in load_batches(batches):
             # One step
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(options, state.step)
@@ -92,78 +88,8 @@ def train(
     return stopping or "finished"
 
 
-def train_step(
-    state: TrainingState,
-    config: RunConfig,
-    images: Tensor,
-    layout,
-    logger: Logger,
-    before_update: Callable[[], None] = lambda: None,
-) -> Tensor:
-    """One optimizer step on images (B, C, H, W) in pieces of `microbatch`; returns, unread, whether it was finite.
-
-    Everything random is drawn for the whole batch, so that the pieces add up to it. A step whose gradient is not
-    finite changes no weight. Weights, averages and moments are changed after `before_update` alone.
-    """
-    options, B = config.train, len(images)
-    with part("draws"):
-        places = positions(state.samples, B, state.world.rank, state.world.size)
-        for_steps, for_dropping = uniform(options.seed, places)
-        t, weights = state.timestep_sampler.sample(for_steps)
-        # Never without any object, though it be none: then every weight has a gradient, on every process.
-        layout = layout.drop(options.drop_rate, for_dropping).pad(max(1, layout.num_objects))
-        t, weights = t.to(state.device), weights.to(state.device)
-        noise = draw_noise(options.seed, places, images.shape[1:], state.device)
-        seed_network(options.seed, places)
-    size = options.microbatch if 0 < options.microbatch < B else B
-
-    # Forward and backward
-    state.optimizer.zero_grad(set_to_none=True)
-    for start in range(0, B, size):
-        piece = slice(start, start + size)
-        # Gradients are averaged over the processes with the last piece.
-        whole = state.world.size == 1 or start + size >= B
-        with contextlib.nullcontext() if whole else state.network.no_sync():
-            with part("forward"):
-                with autocast(state.device, state.precision):
-                    terms = state.diffusion.training_losses(
-                        state.network, images[piece], t[piece], noise[piece], {"layout": layout[piece]}
-                    )
-                loss = state.scaler.scale((terms["loss"] * weights[piece]).sum() / B)
-            with part("backward"):
-                loss.backward()
-        with part("logging"):
-            terms = {key: value.detach() for key, value in terms.items()}
-            state.timestep_sampler.update(*of_all_ranks(state, t[piece], terms["loss"]))
-            log_terms(logger, terms, t[piece], weights[piece], state.diffusion.num_timesteps)
-
-    # Clip and update
-    with part("saving"):
-        before_update()
-    with part("update"):
-        state.scaler.unscale_(state.optimizer)
-        gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        finite = norm.isfinite()
-        if not state.scaler.is_enabled():
-            # Fused AdamW divides the gradients as it reads them, and skips the step on the device, without a wait.
-            state.own_optimizer.grad_scale = (norm / (options.grad_clip or torch.inf)).clamp(min=1.0)
-            state.own_optimizer.found_inf = (~finite).float()
-        elif options.grad_clip:
-            torch.nn.utils.clip_grads_with_norm_(state.model.parameters(), options.grad_clip, norm)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-    with part("averages"):
-        for ema in state.emas:
-            ema.update(state.model, state.step)
-    with part("logging"):
-        logger.add("grad_norm", norm.nan_to_num(0.0, 0.0, 0.0), finite)
-        logger.add("bad_steps", ~finite, 1)
-    return finite
-
-
-def waited_for(batches: Iterable) -> Iterator:
-    """The same batches; the wait for each is the part "loader"."""
+def load_batches(batches: Iterable) -> Iterator:
+    """Yield the batches; the wait for each is the part "loader"."""
     batches = iter(batches)
     while True:
         with part("loader"):
@@ -173,34 +99,13 @@ def waited_for(batches: Iterable) -> Iterator:
         yield batch
 
 
-def of_all_ranks(state: TrainingState, t: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
-    """Steps and losses of all processes, in the order of the pictures, for samplers that learn from them."""
-    if state.world.size == 1 or not state.timestep_sampler.learns:
-        return t, losses
-    gathered = gather((t.cpu(), losses.float().cpu()))
-    first = state.samples % state.world.size  # whose picture is the earliest
-    gathered = gathered[first:] + gathered[:first]
-    t, losses = (torch.stack(parts, dim=1).flatten() for parts in zip(*gathered, strict=True))
-    return t, losses
-
-
 def learning_rate(options: TrainConfig, step: int) -> float:
     """Constant, or falling linearly to 0 at lr_anneal_steps."""
     return options.lr * (1 - step / options.lr_anneal_steps) if options.lr_anneal_steps else options.lr
 
 
-def log_terms(logger: Logger, terms: dict[str, Tensor], t: Tensor, weights: Tensor, num_timesteps: int) -> None:
-    """Means of the loss and its terms, and of the loss per quartile of t."""
-    for key, value in terms.items():
-        logger.add(key, (value * weights).sum(), len(t))
-    quartile = 4 * t // num_timesteps
-    for q in range(4):
-        chosen = quartile == q
-        logger.add(f"loss_q{q}", (terms["loss"] * weights * chosen).sum(), chosen.sum())
-
-
 def report(state: TrainingState, options: TrainConfig, logger: Logger, seconds_per_step: float) -> None:
-    """One row of figures, and one line for people."""
+    """Log one row of figures, and one line for people."""
     norms = torch._foreach_norm(list(state.model.parameters()))
     logger.set("samples", state.samples)
     logger.set("lr", state.optimizer.param_groups[0]["lr"])
@@ -225,8 +130,8 @@ def stop_signal(received: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def signals_caught():
-    """Yields a list to which SIGINT and SIGTERM add their names, so that the loop can save; a second one interrupts.
+def catch_signals():
+    """Yield a list to which SIGINT and SIGTERM add their names, so that the loop can save; a second one interrupts.
 
     Not one within a second: launchers pass on what their processes have received already.
     """

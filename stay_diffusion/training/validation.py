@@ -16,7 +16,7 @@ from .state import TrainingState
 
 
 class Validation:
-    """Always on the same images, layouts, steps and noise, shared among the processes.
+    """The validation loss on the same images, layouts, steps and noise, shared among the processes.
 
     Keeps ema_RATE_best.pt if `keeps_best`. `batches` hold this process's images: every `world.size`-th of `total`.
     """

@@ -94,11 +94,3 @@ def cases(fixture: str) -> list:
     elif fixture != "group":
         found = [group for group in found if group.kind == fixture]
     return [pytest.param(group, id=group.name) for group in found]
-
-
-@pytest.fixture(scope="session")
-def import_script():
-    """scripts/import_weights.py as a module."""
-    from stay_diffusion.commands import import_weights
-
-    return import_weights

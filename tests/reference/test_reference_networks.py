@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from stay_diffusion.run import factory
 from stay_diffusion.run.checkpoint import load_tensors, load_weights
-from stay_diffusion.run.import_weights import SILENT, into_isla, misfits, published_config, to_ours
+from stay_diffusion.run.import_weights import SILENT, into_isla, layout_start, misfits, published_config, to_ours
+from stay_diffusion.run.verification import conditions
 
 SHARE = 1e-4  # of the largest output
 
@@ -26,7 +27,7 @@ def published(group) -> tuple[dict, dict]:
     return values, state
 
 
-def outputs(script, config, state, group) -> dict:
+def outputs(config, state, group) -> dict:
     """By what the network was conditioned on."""
     numbers = group.numbers()
     model = factory.build_model(config).eval()
@@ -34,26 +35,25 @@ def outputs(script, config, state, group) -> dict:
         model, group.files[".pt"], into_isla(state, model) if config.model.conditioning == "isla_bg" else state
     )
     return {
-        what: model(numbers["x"].float(), numbers["t"], layout)
-        for what, layout in script.conditions(config, numbers).items()
+        what: model(numbers["x"].float(), numbers["t"], layout) for what, layout in conditions(config, numbers).items()
     }
 
 
-def test_a_published_network_fits_its_flags_and_gives_its_output(network, import_script):
+def test_a_published_network_fits_its_flags_and_gives_its_output(network):
     values, state = published(network)
     config = published_config("guided" if network.is_guided else "sdm", values)
     assert misfits(state, config) == []
-    (output,) = outputs(import_script, config, state, network).values()
+    (output,) = outputs(config, state, network).values()
     expected = network.numbers()["out"].float()
     assert_close(output, expected, rtol=0, atol=SHARE * expected.abs().max().item())
 
 
-def test_a_layout_model_started_from_guided_diffusion_gives_its_output_for_any_layout(guided, import_script):
+def test_a_layout_model_started_from_guided_diffusion_gives_its_output_for_any_layout(guided):
     values, state = published(guided)
     original = published_config("guided", values)
-    config = import_script.start_of(original, {"classes": ["spot", "line"]})
-    (expected,) = outputs(import_script, original, state, guided).values()
-    started = outputs(import_script, config, state, guided)
+    config = layout_start(original, {"classes": ["spot", "line"]})
+    (expected,) = outputs(original, state, guided).values()
+    started = outputs(config, state, guided)
     assert len(started) == 2  # without objects, and with random boxes
     for output in started.values():
         assert_close(output, expected, rtol=0, atol=1e-5 * expected.abs().max().item())

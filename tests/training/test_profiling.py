@@ -120,7 +120,7 @@ def test_no_run_ends_in_a_save(tiny_run, tmp_path, monkeypatch):
 
 def test_the_script_takes_the_flags_of_training_and_shows_all_of_a_step(run_script, tiny_data, tiny_network, tmp_path):
     trace = tmp_path / "a trace.json.gz"
-    words = [*tiny_network, "--batch_size", 2, "--num_steps", 2, "--warm_up", 1, "--trace", trace]
+    words = [*tiny_network, "--batch_size", 2, "--num_steps", 2, "--trace", trace]
     ended = run_script("scripts/profile_step.py", "--data_dir", tiny_data, "--crop_policy", "object", *words)
     lines = [line.split() for line in ended.output.splitlines() if line.endswith("%")]
     shares = {line[0]: float(line[-1].rstrip("%")) for line in lines}
@@ -132,7 +132,7 @@ def test_the_script_takes_the_flags_of_training_and_shows_all_of_a_step(run_scri
 
 @pytest.mark.parametrize("conditioning", ["isla_bg", "spade", "none"])
 def test_without_data_the_script_takes_noise(conditioning, run_script, tiny_network):
-    words = ["--conditioning", conditioning, "--batch_size", 2, "--num_steps", 1, "--warm_up", 1, "--max_objects", 3]
+    words = ["--conditioning", conditioning, "--batch_size", 2, "--num_steps", 1, "--max_objects", 3]
     ended = run_script("scripts/profile_step.py", *tiny_network, *words)
     assert "a step takes" in ended.output and "backward" in ended.output
 

@@ -60,27 +60,27 @@ def test_a_checkpoint_shares_no_memory_with_what_is_trained(saver):
 
 
 def test_a_save_does_not_wait_for_its_copy_and_who_changes_the_state_does(saver, monkeypatch):
-    may_copy, real, order = threading.Event(), saving.copied, []
+    may_copy, real, order = threading.Event(), saving.copy_to_cpu, []
 
-    def copied(value, into=None):
+    def copy_to_cpu(value, into=None):
         assert may_copy.wait(10)
-        order.append("copied")
+        order.append("copy_to_cpu")
         return real(value, into)
 
-    monkeypatch.setattr(saving, "copied", copied)
+    monkeypatch.setattr(saving, "copy_to_cpu", copy_to_cpu)
     saver.save()
     order.append("goes on")
     threading.Timer(0.1, may_copy.set).start()
     saver.wait_for_copy()
     order.append("changes")
     saver.wait()
-    assert order == ["goes on", "copied", "changes"]
+    assert order == ["goes on", "copy_to_cpu", "changes"]
 
 
 def test_what_learns_before_the_update_is_copied_at_once(saver, monkeypatch):
-    history, real = saver.state.timestep_sampler.history, saving.copied
+    history, real = saver.state.timestep_sampler.history, saving.copy_to_cpu
     may_copy = threading.Event()
-    monkeypatch.setattr(saving, "copied", lambda *arguments, **named: may_copy.wait(10) and real(*arguments, **named))
+    monkeypatch.setattr(saving, "copy_to_cpu", lambda *args, **kwargs: may_copy.wait(10) and real(*args, **kwargs))
     history.fill_(1.0)
     saver.save()
     history.fill_(2.0)
@@ -89,12 +89,12 @@ def test_what_learns_before_the_update_is_copied_at_once(saver, monkeypatch):
     assert (load_tensors(saver.folder.file("state", 0))["timestep_sampler"]["history"] == 1).all()
 
 
-@pytest.mark.parametrize("failing", ["copied", "save"])
+@pytest.mark.parametrize("failing", ["copy_to_cpu", "save"])
 def test_whatever_fails_beside_it_training_does_not_wait_for_ever(saver, monkeypatch, failing):
     def no_memory(*_, **__):
         raise MemoryError("no memory")
 
-    monkeypatch.setattr(*((saving, "copied") if failing == "copied" else (saver.folder, "save")), no_memory)
+    monkeypatch.setattr(*((saving, "copy_to_cpu") if failing == "copy_to_cpu" else (saver.folder, "save")), no_memory)
     saver.save()
     saver.wait_for_copy()
     with pytest.raises(MemoryError, match="no memory"):

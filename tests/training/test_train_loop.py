@@ -16,8 +16,8 @@ from stay_diffusion.run.logger import Logger
 from stay_diffusion.training import saving
 from stay_diffusion.training.best import Best
 from stay_diffusion.training.ema import Ema
-from stay_diffusion.training.state import TrainingState, copied
-from stay_diffusion.training.train_loop import Periodic, learning_rate, signals_caught, train, train_step
+from stay_diffusion.training.state import TrainingState, copy_to_cpu
+from stay_diffusion.training.train_loop import Periodic, catch_signals, learning_rate, train, train_step
 from stay_diffusion.training.validation import Validation
 
 CPU = torch.device("cpu")
@@ -107,8 +107,8 @@ def test_a_good_step_changes_the_weights_and_is_not_counted(new_state, tmp_path)
 def test_nothing_of_a_checkpoint_but_what_is_copied_at_once_changes_before_the_update(new_state, tmp_path):
     config, state = new_state("isla_bg", schedule_sampler="loss-second-moment", microbatch=2)
     step(config, state, tmp_path)  # then there are moments
-    before, seen = copied(state.contents(config)), []
-    train_step(state, config, *batch(), Logger(tmp_path), lambda: seen.append(copied(state.contents(config))))
+    before, seen = copy_to_cpu(state.contents(config)), []
+    train_step(state, config, *batch(), Logger(tmp_path), lambda: seen.append(copy_to_cpu(state.contents(config))))
     (seen,) = seen
     after = state.contents(config)
     assert set(before) == {"model", "ema_0.9", "opt", "state"}
@@ -221,12 +221,12 @@ def test_what_is_saved_is_flat_tensors_and_loads_safely(new_state, tmp_path):
 def test_a_checkpoint_that_is_copied_late_is_still_that_of_its_step(new_state, tmp_path, monkeypatch):
     def late(value, into=None):
         time.sleep(0.2)  # longer than a step
-        return copied(value, into)
+        return copy_to_cpu(value, into)
 
     for name in ("at once", "late"):
         config, state = new_state("isla_bg", max_steps=3, save_interval=1, keep_checkpoints=0)
         run(config, state, RunFolder(tmp_path / name))
-        monkeypatch.setattr(saving, "copied", late)
+        monkeypatch.setattr(saving, "copy_to_cpu", late)
     for step in (1, 2, 3):
         for name in ("model", "ema_0.9", "opt"):
             ours, theirs = (RunFolder(tmp_path / each).load(name, step) for each in ("late", "at once"))
@@ -292,7 +292,7 @@ def test_a_signal_ends_training_after_the_step_with_everything_saved(new_state, 
 def test_a_signal_passed_on_by_a_launcher_is_one_and_a_second_one_interrupts(monkeypatch):
     now = iter((0.0, 0.1, 1.0, 5.0))
     monkeypatch.setattr(time, "monotonic", lambda: next(now))
-    with signals_caught() as received:
+    with catch_signals() as received:
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
         assert received[0] == "SIGTERM"
