@@ -27,10 +27,10 @@ demo: setup
 	$(VENV)/bin/python scripts/demo.py $(DEMO)
 
 test: setup
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: setup
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m slow --ignore tests/chaos
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow --ignore tests/chaos
 
 chaos: setup
 	$(VENV)/bin/python -m pytest -s -m slow tests/chaos
@@ -46,7 +46,7 @@ style: setup
 # Statements and branches that the tests of `make test` run, their subprocesses included.
 coverage: setup
 	$(VENV)/bin/coverage erase
-	$(VENV)/bin/coverage run -m pytest -n auto --dist loadfile
+	$(VENV)/bin/coverage run -m pytest -n auto --dist loadfile --no-loadscope-reorder
 	$(VENV)/bin/coverage combine -q
 	$(VENV)/bin/coverage report
 

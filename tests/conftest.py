@@ -27,6 +27,14 @@ PRELOADED += ["stay_diffusion.sampling.training_preview", "torch._dynamo"]
 PRELOADED += ["torch._meta_registrations", "torch.nn.parallel.distributed", "torch.distributed.optim"]
 
 
+# Whole runs, with few tests for their time: workers start with these, so that none is left with one at the end.
+LONGEST = ("test_thesis_chains", "test_distributed", "test_during_training", "test_ade20_chain", "test_end_to_end")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def gradients():
     """Every test starts with gradients, whatever an unfinished generator of an earlier one has left behind."""
