@@ -125,10 +125,10 @@ class ResultsFolder:
             atomic_write(self.path / "masks" / CLASSES, lambda file: file.write(text.encode()))
         save_png(self._sheet(items[:SHEET_IMAGES], entries[:SHEET_IMAGES]), self.path / "preview.png")
         if save_npz:
-            images = [np.asarray(Image.open(self.path / f"samples/{item.stem}.png")) for item in items]
-            if len({image.shape for image in images}) > 1:
+            samples = [np.asarray(Image.open(self.path / f"samples/{item.stem}.png")) for item in items]
+            if len({image.shape for image in samples}) > 1:
                 raise ValueError("--save_npz True: the samples are of several sizes; one array cannot hold them")
-            images = np.stack(images)
+            images = np.stack(samples)
             images = images[..., None] if images.ndim == 3 else images  # N H W C
             name = f"samples_{'x'.join(str(n) for n in images.shape)}.npz"
             atomic_write(self.path / name, lambda file: np.savez(file, arr_0=images))
@@ -155,14 +155,15 @@ class ResultsFolder:
             sample = Image.open(self.path / f"samples/{item.stem}.png")
             if item.is_map:
                 real = item.real()
+                assert real is not None and real.semantic_map is not None
                 labels = real.semantic_map[0].numpy()
                 cells = [fit(sample, side), draw_map(labels, classes, side), fit(to_pil(real.image), side)]
                 seen |= classes_of(labels, classes)
             else:
                 cells = [fit(sample, side), draw_boxes(sample, item.objects, classes, side)]
-                real = self.path / f"images/{item.stem}.png"
-                if real.exists():
-                    cells.append(draw_boxes(Image.open(real), item.objects, classes, side))
+                shown = self.path / f"images/{item.stem}.png"
+                if shown.exists():
+                    cells.append(draw_boxes(Image.open(shown), item.objects, classes, side))
                 seen |= {box.label for box in item.objects}
             rows.append(cells)
             origin = "source" if entry.source_image else "real"

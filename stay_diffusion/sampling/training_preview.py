@@ -85,8 +85,8 @@ def draw_batch(images: Tensor, layout: Layout, dataset: LayoutDataset) -> Image.
             rows.append([fit(to_pil(image), side), draw_map(labels, names.classes, side)])
             seen |= classes_of(labels, names.classes)
         else:
-            boxes, labels = (values[i][layout.valid[i]] for values in (layout.boxes, layout.labels))
-            objects = label_boxes(boxes, labels, names.classes)
+            valid = layout.valid[i]
+            objects = label_boxes(layout.boxes[i][valid], layout.labels[i][valid], names.classes)
             rows.append([draw_boxes(to_pil(image), objects, names.classes, side)])
             seen |= {box.label for box in objects}
         captions.append(names.products[product - 1] if product > 0 else "")
