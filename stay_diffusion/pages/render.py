@@ -1,6 +1,7 @@
 """Rendering of templates: what users named, files and classes and products, is escaped; only our own markup is not."""
 
 import re
+import shlex
 from functools import cache
 from importlib import resources
 
@@ -31,7 +32,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters.update(count=count, placed=placed, name_placed=name_placed, breakable=breakable)
+    found.filters.update(count=count, placed=placed, name_placed=name_placed, breakable=breakable, quote=shlex.quote)
     found.globals.update(read_static=read_static, colours=colours, has_name_inside=has_name_inside)
     return found
 

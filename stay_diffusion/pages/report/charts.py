@@ -90,17 +90,17 @@ def layout_charts(results: Results) -> LayoutCharts:
     longest = max(len(found["objects_per_layout"]) for found in (ours, theirs) if found) - 1
     most = min(MOST_NUMBERS, longest)
     numbers = [((i + 0.5) / (most + 1), f"{i}{'+' * (i == most < longest)}") for i in range(most + 1)]
-    both = _numbers(ours, most), theirs and _numbers(theirs, most)
-    charts = [Histogram.of_counts("Boxes in a picture", *both, numbers)]
+    own = _numbers(theirs, most) if theirs else None
+    charts = [Histogram.of_counts("Boxes in a picture", _numbers(ours, most), own, numbers)]
     sides, areas = _log_ticks(SIDES, (0.01, 0.03, 0.1, 0.3, 1)), _log_ticks(AREAS, (0.0001, 0.001, 0.01, 0.1, 1))
     for name, marks in (("width", sides), ("height", sides), ("area", areas)):
-        counts = ours[name]["counts"], theirs and theirs[name]["counts"]
-        charts.append(Histogram.of_counts(f"{name.capitalize()} of boxes", *counts, marks))
+        own = theirs[name]["counts"] if theirs else None
+        charts.append(Histogram.of_counts(f"{name.capitalize()} of boxes", ours[name]["counts"], own, marks))
     classes = [name for name, _ in Counter(box.label for item in results.layouts for box in item.objects).most_common()]
-    maps = [CentreMap("all classes", ours["centres"], theirs and theirs["centres"])]
+    maps = [CentreMap("all classes", ours["centres"], theirs["centres"] if theirs else None)]
     for name in classes[:MOST_MAPS]:
-        own = None if results.training is None else _centres(name, results.training)
-        maps.append(CentreMap(name, _centres(name, results.layouts), own))
+        there = None if results.training is None else _centres(name, results.training)
+        maps.append(CentreMap(name, _centres(name, results.layouts), there))
     return LayoutCharts(charts, maps, max(0, len(classes) - MOST_MAPS))
 
 

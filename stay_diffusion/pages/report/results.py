@@ -39,7 +39,8 @@ class Nearest(NamedTuple):
     label: str
 
 
-class Result(NamedTuple):
+@dataclass(frozen=True)
+class Result:
     """One sampled picture: its file, the boxes drawn, where the layout came from, its score and nearest copy.
 
     `there` are the boxes that it had before, where objects were put into a picture; `anew` counts how often it or
@@ -140,7 +141,7 @@ def read(folder: Path) -> Results:
         quality=_object(folder / "quality.json"),
         adherence=_adherence(folder / "box_adherence.json", settings),
         config=config,
-        training=config and _training(weights.parent, config, "whole" if ordered[0].source_image else "seen"),
+        training=_training(weights.parent, config, "whole" if ordered[0].source_image else "seen"),
     )
 
 
@@ -153,11 +154,13 @@ def _checked_result(folder: Path, entry: ManifestEntry, line: dict) -> Result:
     return result
 
 
-def _training(run: Path, config: RunConfig, kind: str) -> list[LayoutItem] | None:
-    """The layouts of the training split, as the run folder keeps them."""
+def _training(run: Path, config: RunConfig | None, kind: str) -> list[LayoutItem] | None:
+    """Return the layouts of the training split, as the run folder keeps them."""
     path = run / layout_statistics_file.NAME
+    if config is None or not path.exists():
+        return None
     names = Vocabulary(config.data.classes, config.data.product_tags)
-    return layout_statistics_file.read(path, names)[kind].items() if path.exists() else None
+    return layout_statistics_file.read(path, names)[kind].items()
 
 
 def _result(folder: Path, entry: ManifestEntry, line: dict) -> Result:

@@ -65,7 +65,8 @@ def spread(items: Sequence, most: int) -> list:
 
 
 def _sheet(label: str, boxes: list[Shown], most: int) -> Sheet:
-    ranked = sorted((shown for shown in boxes if shown.asked.score is not None), key=lambda shown: -shown.asked.score)
+    scores = [(shown.asked.score, shown) for shown in boxes if shown.asked.score is not None]
+    ranked = [shown for _, shown in sorted(scores, key=lambda pair: -pair[0])]
     if not ranked:
         return Sheet(label, tuple(boxes), {UNRANKED: tuple(spread(boxes, 3 * most))})
     ends = min(most, max(1, len(ranked) // 3))

@@ -1,19 +1,16 @@
-"""Figures that evaluations have left as JSON: evaluate.py's, those of training, box_adherence.json."""
+"""Measurements that evaluations have left as JSON: evaluate.py's, those of training, box_adherence.json."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ARROWS = {"lower": "↓", "higher": "↑"}
 PLACES = ("*.json", "evaluations/*/*.json", "samples/*.json")  # where in a run folder figures may lie
-
-
 OF_ADHERENCE = {"ratio", "empty_rate", "layouts", "boxes", "protocol"}
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """A number with what it depends on."""
 
     name: str
@@ -25,23 +22,23 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class FigureFile:
-    """A file's figures."""
+class MeasurementFile:
+    """The measurements of a file."""
 
     path: Path
-    figures: tuple[Figure, ...]
+    measurements: tuple[Measurement, ...]
 
 
-def found_in(run: Path) -> Iterator[tuple[Path, tuple[Figure, ...]]]:
-    """The files of a run folder that hold figures."""
+def find_measurements(run: Path) -> Iterator[tuple[Path, tuple[Measurement, ...]]]:
+    """Find the files of a run folder that hold measurements."""
     for place in PLACES:
         for path in sorted(run.glob(place)):
-            if found := read_figures(path):
+            if found := read_measurements(path):
                 yield path, found
 
 
-def read_figures(path: Path) -> tuple[Figure, ...] | None:
-    """None where the JSON is something else; ValueError where the file is none."""
+def read_measurements(path: Path) -> tuple[Measurement, ...] | None:
+    """Read the measurements of a file: None where the JSON is something else; ValueError where the file is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -53,7 +50,7 @@ def read_figures(path: Path) -> tuple[Figure, ...] | None:
             return _adherence(values)
         common = {name: values[name] for name in ("step", "sampling") if values.get(name)}
         return tuple(
-            Figure(
+            Measurement(
                 name,
                 float(each["value"]),
                 each.get("better") or "",
@@ -67,7 +64,8 @@ def read_figures(path: Path) -> tuple[Figure, ...] | None:
         return None
 
 
-def _adherence(values: dict) -> tuple[Figure, ...]:
-    told = values["protocol"] | {"layouts": values["layouts"], "boxes": values["boxes"]}
-    ratio = [Figure("box adherence, in/out", values["ratio"], "higher", None, "", told)] if values["ratio"] else []
-    return (*ratio, Figure("box adherence, share of empty boxes", values["empty_rate"], "lower", None, "", told))
+def _adherence(values: dict) -> tuple[Measurement, ...]:
+    facts = values["protocol"] | {"layouts": values["layouts"], "boxes": values["boxes"]}
+    ratio = Measurement("box adherence, in/out", values["ratio"], "higher", None, "", facts)
+    empty = Measurement("box adherence, share of empty boxes", values["empty_rate"], "lower", None, "", facts)
+    return (ratio, empty) if values["ratio"] else (empty,)
