@@ -7,10 +7,15 @@ through and a contact sheet.
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import DataConfig, ModelConfig, RunConfig, TrainConfig, option
 from ..config.flags import dump, parse
 from ..data.problems import Problem
+
+if TYPE_CHECKING:
+    from ..data.annotations import ImageRecord
+    from ..data.samples import LayoutDataset, Sample
 
 SHEET_IMAGES = 256  # at most, on the contact sheet
 
@@ -26,7 +31,7 @@ class BrowseConfig:
 
 @dataclass(frozen=True)
 class BrowseRun:
-    """What browse_data.py takes: where the data are, and for which model."""
+    """Options of the command: where the data are, and for which model."""
 
     browse: BrowseConfig = BrowseConfig()
     data: DataConfig = DataConfig()
@@ -57,12 +62,12 @@ def main() -> int:
     if switches["dry_run"]:
         print(f"would be written: {folder / 'index.html'} and {folder / 'contact_sheet.png'}")
         return 0
-    draw(dataset, chosen, config, options, folder, left_out)
+    draw(dataset, chosen, config, options, left_out)
     return 0
 
 
-def read(config: RunConfig, split: str, left_out: list[Problem]):
-    """The configuration with the names of the training split, in which training reads both, and the split's records.
+def read(config: RunConfig, split: str, left_out: list[Problem]) -> "tuple[RunConfig, list[ImageRecord]]":
+    """Return the configuration with the names of the training split, as training has it, and the split's records.
 
     Pictures that cannot be read and are skipped are added to `left_out`.
     """
@@ -81,40 +86,36 @@ def read(config: RunConfig, split: str, left_out: list[Problem]):
 
 
 def draw(
-    dataset,
-    chosen: list[int],
-    config: RunConfig,
-    options: BrowseConfig,
-    folder: Path,
-    left_out: list[Problem],
+    dataset: "LayoutDataset", chosen: list[int], config: RunConfig, options: BrowseConfig, left_out: list[Problem]
 ) -> None:
-    """Writes the pictures as they are read, then the page and the contact sheet, and says what is in them."""
+    """Write the pictures as they are read, then the page and the contact sheet, and print what is in them."""
     from ..data.loader import collate
-    from ..pages.browse import browse
-    from ..pages.browse import page as browse_page
+    from ..pages.browse import browse, page
     from ..run.checkpoint import atomic_write
     from ..sampling.training_preview import draw_batch
 
-    data_dir = Path(config.data.data_dir)
+    data_dir, folder = Path(config.data.data_dir), Path(options.out).resolve()
 
     def name_of(path: Path) -> str:
         path = path.parent.resolve() / path.name  # as data_dir is, but a link keeps its name
         return path.relative_to(data_dir).as_posix() if path.is_relative_to(data_dir) else path.name
 
-    browse_page.clear(folder)
-    entries, sheet = [], []
+    page.clear(folder)
+    entries: list[browse.Entry] = []
+    sheet: list[Sample] = []
     for index in chosen:
         name = name_of(dataset.records[index].path)
         entry, samples, original = browse.look(dataset, index, options.epochs, name)
-        browse_page.save_pictures(folder, entry, samples, original, dataset)
+        page.save_pictures(folder, entry, samples, original, dataset)
         entries.append(entry)
         sheet += samples[: SHEET_IMAGES - len(sheet)]
 
     left_out = [replace(problem, file=name_of(Path(problem.file))) for problem in left_out]
     of = f"{len(entries)} of {len(dataset)} pictures"
-    page = browse_page.page(entries, dataset, f"{data_dir.name}, {options.split}", facts(of, config, options), left_out)
+    title = f"{data_dir.name}, {options.split}"
+    text = page.page(entries, dataset, title, list_facts(of, config, options), left_out)
     # File names need not be UTF-8.
-    atomic_write(folder / "index.html", lambda file: file.write(page.encode(errors="replace")))
+    atomic_write(folder / "index.html", lambda file: file.write(text.encode(errors="replace")))
     draw_batch(*collate(sheet), dataset).save(folder / "contact_sheet.png")
     print("; ".join(browse.Tally.of(entries).lines(config.data.max_objects)))
     if left_out:
@@ -122,12 +123,12 @@ def draw(
     print(f"written: {folder / 'index.html'}\nwritten: {folder / 'contact_sheet.png'}")
 
 
-def facts(of: str, config: RunConfig, options: BrowseConfig) -> list[str]:
-    """How the pictures were made, in the flags' own words."""
+def list_facts(of: str, config: RunConfig, options: BrowseConfig) -> list[str]:
+    """List the options that made the pictures, in the flags' own words."""
     data, model = config.data, config.model
     training, kind = options.split == "train", model.layout_kind
-    told = ["the label map"] * (kind == "map") + ["boxes"] * (kind == "boxes")
-    told += ["the product"] * (model.class_cond and bool(data.product_tags))
+    inputs = ["the label map"] * (kind == "map") + ["boxes"] * (kind == "boxes")
+    inputs += ["the product"] * (model.class_cond and bool(data.product_tags))
     words = [of, f"{model.image_size} × {model.image_size} px", f"--crop_policy {data.crop_policy}"]
     words += [f"--background_rate {data.background_rate:g}"] * (training and data.background_rate > 0)
     words += [f"--random_flip {training and data.random_flip}"]
@@ -135,4 +136,4 @@ def facts(of: str, config: RunConfig, options: BrowseConfig) -> list[str]:
     words += [f"--max_objects {data.max_objects} ({data.max_objects_policy})"] * (
         kind == "boxes" and data.max_objects > 0
     )
-    return [*words, f"--seed {options.seed}", f"the network is told {' and '.join(told) or 'nothing'}"]
+    return [*words, f"--seed {options.seed}", f"the network is told {' and '.join(inputs) or 'nothing'}"]

@@ -1,4 +1,4 @@
-"""What a results folder holds, as one page to look at and to hand on: report.html, which needs no network.
+"""Write report.html: what a results folder holds as one page to look at and to hand on, which needs no network.
 
     python evaluations/report.py RESULTS
 

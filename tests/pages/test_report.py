@@ -427,7 +427,7 @@ def test_no_field_of_a_manifest_puts_tags_into_the_page(results_of, field):
     try:
         read = Read(report(folder))
     except ValueError:
-        assert field in ("index", "file", "layout", "attempt", "redrawn", "rejected")
+        assert field in ("index", "file", "layout", "asked", "attempt", "redrawn", "rejected")
         return
     assert not {name for name, _, _ in read.tags} & {"form", "script", "base"} and len(read.of("meta")) == 4
     assert field not in ENTRY[:14] or any(INJECTED in words for _, _, data in read.tags for words in data)

@@ -41,5 +41,7 @@ def test_points_lie_where_their_values_are(logarithmic):
 
 
 def test_templates_and_static_files_are_found_in_the_package():
-    folder = resources.files("stay_diffusion.pages")
-    assert (folder / "templates/panels.svg.jinja").is_file()
+    found = {kind: resources.files("stay_diffusion.pages") / kind for kind in ("templates", "static")}
+    names = {kind: {file.name for file in folder.iterdir()} for kind, folder in found.items()}
+    assert names["static"] == {"page.css", "report.css", "browse.css", "browse.js"}
+    assert names["templates"] >= {"report.html.jinja", "browse.html.jinja", "model_card.md.jinja", "panels.svg.jinja"}

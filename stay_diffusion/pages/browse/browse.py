@@ -77,7 +77,7 @@ class Entry:
 
     @property
     def states(self) -> list[str]:
-        """What the page's filter can ask for: "empty", "lost", "tiny"."""
+        """The states that the page's filter can ask for: "empty", "lost", "tiny"."""
         boxes = [box for view in self.views for box in view.objects]
         found = {"lost": any(box.lost for box in boxes), "tiny": any(box.is_tiny for box in boxes)}
         found["empty"] = not all(view.labels for view in self.views)
@@ -173,7 +173,7 @@ def picture_of_map(sample: Sample, classes: tuple[str, ...]) -> Image.Image:
 
 
 def picture_of(sample: Sample) -> Image.Image:
-    """What the network sees, in 8 bits."""
+    """Return the image that the network sees, in 8 bits."""
     return to_pil(sample.image)
 
 

@@ -1,4 +1,4 @@
-"""What a run folder says of its model: configuration, weights, training, the layouts that it learnt from."""
+"""Facts that a run folder holds of its model: configuration, weights, training, the layouts that it learnt from."""
 
 import csv
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What could be read; None or empty where the folder does not hold it.
+    """Facts that could be read; None or empty where the folder does not hold it.
 
     `weights` are the best averages first, then the latest, then the raw ones; `rows` those of progress.csv, figures
     only; `state` what the latest checkpoint says besides tensors; `statistics` by kind, "seen" and "whole".

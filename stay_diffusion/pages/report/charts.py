@@ -70,7 +70,7 @@ class Histogram:
 
 
 class CentreMap(NamedTuple):
-    """Where the boxes of a class have their centres, rows of columns."""
+    """Counts of the centres of a class's boxes, rows of columns."""
 
     name: str
     ours: list[list[int]]

@@ -6,12 +6,11 @@ from pathlib import Path
 from ...config import flags
 from ..render import count, render
 from .charts import layout_charts, score_charts
-from .class_table import class_table
 from .commands import commands, missing_commands
 from .gallery import Gallery
 from .measures import adherence_rows, tiles
 from .results import Result, Results
-from .sheets import UNRANKED, Sheet, Shown
+from .sheets import UNRANKED, Sheet, Shown, class_shares
 
 MAX_STEMS = 500  # names of good parts that are listed
 LONG = 24  # letters of a value that has a line of its own
@@ -48,7 +47,8 @@ def page_of(
         missing=missing_commands(results),
         sheets=sheets,
         is_ranked=any(UNRANKED not in sheet.groups for sheet in sheets),
-        table=class_table(results, sheets) if sheets else None,
+        shares=class_shares(results.layouts),
+        data_shares=class_shares(results.training or ()),
         layouts=layout_charts(results) if sheets else None,
         scores=score_charts(results),
         gate=list_rows(flatten((results.quality or {}).get("protocol", {}))),

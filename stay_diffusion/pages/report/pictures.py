@@ -58,7 +58,7 @@ def whole(image: Image.Image, side: int = WHOLE_SIDE, most_bytes: int = WHOLE_BY
 
 
 def share(all_bytes: int, number: int, most: int) -> int:
-    """What each of `number` pictures may take."""
+    """Return the bytes that each of `number` pictures may take."""
     return min(most, all_bytes // max(1, number))
 
 

@@ -1,10 +1,12 @@
-"""Which boxes a report shows: of each class the best, the middle and the worst by score, and the likeliest copies."""
+"""Choice of the boxes that a report shows: the best, the middle and the worst of each class, the likeliest copies."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from ...layouts.items import LayoutItem
 from .results import Asked, Result, Results
 
 BEST, MEDIAN, WORST, UNRANKED = "best", "median", "worst", "examples"
@@ -40,6 +42,21 @@ class Sheet(NamedTuple):
     def num_pictures(self) -> int:
         return len({shown.result.index for shown in self.boxes})
 
+    @property
+    def median(self) -> float | None:
+        """The median of its boxes' scores."""
+        scores = [shown.asked.score for shown in self.boxes if shown.asked.score is not None]
+        return float(np.median(scores)) if scores else None
+
+    @property
+    def predictions(self) -> Counter[str]:
+        """How often the classifier takes its boxes for each class."""
+        return Counter(shown.asked.predicted for shown in self.boxes if shown.asked.predicted is not None)
+
+    @property
+    def mistakes(self) -> Counter[str]:
+        return Counter({name: times for name, times in self.predictions.items() if name != self.label})
+
 
 def sheets_of(results: Results, per_group: int) -> list[Sheet]:
     """One for each class that was asked for, in the model's order; groups shrink where there are many classes."""
@@ -50,6 +67,12 @@ def sheets_of(results: Results, per_group: int) -> list[Sheet]:
     there = {label: boxes for label, boxes in found.items() if boxes}
     most = max(1, min(per_group, MOST_CROPS // (3 * max(1, len(there)))))
     return [_sheet(label, boxes, most) for label, boxes in there.items()]
+
+
+def class_shares(layouts: Sequence[LayoutItem]) -> dict[str, float]:
+    """Return the share of all boxes that each class has."""
+    found = Counter(box.label for item in layouts for box in item.objects)
+    return {label: number / found.total() for label, number in found.items()}
 
 
 def nearest_pairs(results: Results, most: int = PAIRS) -> list[Shown]:
