@@ -173,7 +173,7 @@ class Evaluation:
         return partial(make_images, model, self.items, self.vocabulary, 0, False)
 
     def _real(self, indices: Sequence[int], _: int) -> list[Made]:
-        return [Made(to_pil(self.dataset.sample(self.items[i].index, epoch=0).image)) for i in indices]
+        return [Made(to_pil(self.dataset.sample(i, epoch=0).image)) for i in indices]
 
     def _settings(self, weights: Path, digest: str) -> dict:
         precision = resolve_precision(self.sample.precision, self.sample.use_fp16, self.device)
