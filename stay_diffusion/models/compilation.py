@@ -29,11 +29,15 @@ class Compiled(nn.Module):
         super().__init__()
         self.model, self.is_compiled = model, True
         backend = backend or BACKEND
+        from torch._functorch import config as functorch_config
+
         # Dropout and styles as the plain network draws them.
         options: dict[str, str | int | bool | Callable] | None = (
             {"fallback_random": True} if backend == "inductor" else None
         )
         try:
+            if not hasattr(functorch_config, "force_non_lazy_backward_lowering"):
+                raise RuntimeError(f"torch {torch.__version__} is too old for it")
             self._compiled = torch.compile(model.forward, dynamic=False, backend=backend, options=options)
         except RuntimeError as error:  # Python or platform are unknown to it
             self._give_up(error)
