@@ -1,7 +1,5 @@
 """A split or a data set by a few options, as tests of single formats and cuts want them."""
 
-from pathlib import Path
-
 from stay_diffusion.config import DataConfig, ModelConfig
 from stay_diffusion.data.datasets import NO_NAMES, read_split
 from stay_diffusion.data.samples import LayoutDataset
@@ -22,6 +20,3 @@ def dataset_of(records, vocabulary, seed=0, **options):
     model = {name: options.pop(name) for name in MODEL if name in options}
     data = DataConfig(**{"min_visible": 0.0, **options})
     return LayoutDataset(records, vocabulary, data, ModelConfig(**model), seed)
-
-
-__all__ = ["Path", "dataset_of", "load_records"]

@@ -22,7 +22,6 @@ WHITE = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 655
 
 TIFF_WIDTH, TIFF_HEIGHT, ORIENTATION = 256, 257, 274
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-LEAST_JPEG_SCALE = 8  # libjpeg decodes to 1/2, 1/4 or 1/8 at a fraction of the work
 
 Range = tuple[float, float]  # the values that are black and white
 Window = tuple[float, float, float, float]  # x0 y0 x1 y1

@@ -183,8 +183,8 @@ def _boxes(root: ElementTree.Element, width: int, height: int, file: Path, found
         fault = "objects without a name" if name is None else box_fault((x0, y0, x1, y1), width, height)
         if fault:
             found.append(Problem(str(file), fault, f"object {i} ({name}): {', '.join(map(str, texts))}", "box skipped"))
-        else:
-            yield Box(name or "", x0, y0, x1, y1)
+        elif name:
+            yield Box(name, x0, y0, x1, y1)
 
 
 def _xml(record: ImageRecord) -> str:
