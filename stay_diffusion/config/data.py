@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from .option import numbers, option
 
-DATASET_MODES = ("sdi", "images", "voc", "yolo", "coco_json", "coco")  # of boxes and of images alone
-DATASET_MODES += ("ade20k", "cityscapes", "celeba", "coco_semantic", "maps")  # of label maps
+DATASET_MODES = (
+    *("sdi", "images", "voc", "yolo", "coco_json", "coco"),  # of boxes and of images alone
+    *("ade20k", "cityscapes", "celeba", "coco_semantic", "maps"),  # of label maps
+)
 
 
 @dataclass(frozen=True)

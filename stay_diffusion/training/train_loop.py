@@ -130,7 +130,7 @@ def stop_signal(received: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def catch_signals():
+def catch_signals() -> Iterator[list[str]]:
     """Yield a list to which SIGINT and SIGTERM add their names, so that the loop can save; a second one interrupts.
 
     Not one within a second: launchers pass on what their processes have received already.
@@ -138,7 +138,7 @@ def catch_signals():
     received: list[str] = []
     times: list[float] = []
 
-    def note(number, frame):
+    def note(number: int, frame: object) -> None:
         times.append(time.monotonic())
         if times[-1] - times[0] > 1:
             raise KeyboardInterrupt
