@@ -45,7 +45,7 @@ from stay_diffusion.system.command import argument_parser
 from stay_diffusion.system.distributed import gather, join, leave, start_group, wait_for_all
 from stay_diffusion.system.launchers import ALONE, World
 from stay_diffusion.training.saving import Saver
-from stay_diffusion.training.state import TrainingState, copied
+from stay_diffusion.training.state import TrainingState, copy_to_cpu
 from stay_diffusion.training.train_loop import stop_signal, train_step
 
 PRESETS = {  # image size, channels, multipliers, pictures per process
@@ -126,7 +126,7 @@ def round_of_saves(trainer: Trainer, saver: Saver, steps: int) -> dict[str, floa
     """Seconds that each kind of save takes from training, and by which the last kind slows the steps after it."""
     state, contents = trainer.state, trainer.state.contents(trainer.config)
     plain = sum(trainer.step() for _ in range(steps))
-    copying = seconds(lambda: copied(contents, into=saver.files))
+    copying = seconds(lambda: copy_to_cpu(contents, into=saver.files))
     synchronous = copying + seconds(lambda: saver.folder.save(state.step, saver.files, keep=1))
     waits = [seconds(saver.save)]
     busy = sum(trainer.step(lambda: waits.append(seconds(saver.wait_for_copy))) for _ in range(steps))

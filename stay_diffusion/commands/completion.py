@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+from unittest import mock
 
 from . import COMMANDS, PROGRAM
 
@@ -43,11 +44,10 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     def stop(parser, *_):
         raise ParserBuilt(parser)
 
-    parse_args, argparse.ArgumentParser.parse_args = argparse.ArgumentParser.parse_args, stop
-    try:
-        importlib.import_module(f"{__package__}.{name.replace('-', '_')}").main()
-    except ParserBuilt as built:
-        return built.args[0]
-    finally:
-        argparse.ArgumentParser.parse_args = parse_args
+    module = importlib.import_module(f"{__package__}.{name.replace('-', '_')}")
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", stop):
+        try:
+            module.main()
+        except ParserBuilt as built:
+            return built.args[0]
     raise AssertionError(f"{name}: main() parsed no arguments")

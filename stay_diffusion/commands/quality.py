@@ -12,53 +12,14 @@ Writes RESULTS/quality.jsonl, a line for each image, and RESULTS/quality.json, t
 --reject_below or --reject_copies also RESULTS/accepted.txt, the stems of the others, as --id_list takes them.
 """
 
+from __future__ import annotations
+
 import argparse
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps
-
-from ..config import RunConfig
-from ..data.manifest import ManifestEntry, read_run
-from ..quality.gate import QualityGate, summarise, write_quality
-from ..quality.run_gate import gate_of_run
-from ..quality.scores import ImageQuality
-from ..run.checkpoint import atomic_write, config_beside
-from ..system.device import pick_device
-
-
-def run_of(manifest: Path, entry: ManifestEntry, data_dir: str) -> tuple[RunConfig, Path]:
-    """Return the configuration and folder of the run that made a sample."""
-    weights = entry.weights
-    config = weights and config_beside(weights)
-    if not (weights and config):
-        raise ValueError(f"{manifest}: made with {weights}, beside which there is no config.json any more")
-    if data_dir:
-        config = replace(config, data=replace(config.data, data_dir=data_dir))
-    return config, weights.parent
-
-
-def score_all(folder: Path, entries: list[ManifestEntry], gate: QualityGate) -> list[ImageQuality]:
-    """Score each image, with its good part where there is one."""
-    found = []
-    for entry in entries:
-        twin = twin_of(folder, entry)
-        found.append(gate.score(open_image(folder / entry.file), entry.new_objects, open_image(twin) if twin else None))
-    return found
-
-
-def twin_of(folder: Path, entry: ManifestEntry) -> Path | None:
-    """Find the image without its objects: sampled as a good part, or the one that they were inserted into."""
-    twins = [folder / "good_parts" / entry.file, folder / (entry.source_image or "")]
-    return next((twin for twin in twins if twin.is_file()), None)
-
-
-def open_image(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError) as error:  # the latter for a broken PNG
-        raise ValueError(f"{path}: cannot be read: {error}") from None
+if TYPE_CHECKING:
+    from ..quality.gate import QualityGate
 
 
 def show(figures: dict, gate: QualityGate) -> None:
@@ -91,6 +52,14 @@ def main() -> int:
     if not 0 <= arguments.reject_below <= 1:
         raise ValueError(f"--reject_below {arguments.reject_below:g}: a score is from 0 to 1")
 
+    # Imported only now, so that --help and mistyped flags answer at once.
+    from ..data.manifest import read_run
+    from ..quality.gate import summarise, write_quality
+    from ..quality.results import run_of, score_all
+    from ..quality.run_gate import gate_of_run
+    from ..run.checkpoint import write_text
+    from ..system.device import pick_device
+
     # The samples and the gate of their run
     folder = arguments.results
     by_index = read_run(folder)
@@ -114,6 +83,6 @@ def main() -> int:
             for entry, quality in zip(entries, found, strict=True)
             if quality.score >= arguments.reject_below and not (arguments.reject_copies and gate.is_copy(quality))
         ]
-        atomic_write(folder / "accepted.txt", lambda file: file.write("".join(accepted).encode()))
+        write_text(folder / "accepted.txt", "".join(accepted))
         print(f"accepted: {len(accepted)} of {len(entries)}, {(folder / 'accepted.txt').resolve()}")
     return 0

@@ -75,11 +75,16 @@ def main() -> int:
         ended = train(state, config, stream, folder, periodic)
     except RuntimeError as error:
         raise explain_out_of_memory(error, config, model, diffusion) or error from None
+    return report_end(ended, folder, state)
+
+
+def report_end(ended: str, folder: RunFolder, state: TrainingState) -> int:
+    """Print how training ended, and return the exit code: a scheduler's SIGTERM is no failure."""
     if ended == "finished":
         print(f"finished; sample with --model_path {folder.file(state.emas[0].name).resolve()}")
     else:
         print(f"{ended}: saved at step {state.step}; the same command resumes")
-    return 130 if ended == "SIGINT" else 0  # a scheduler's SIGTERM is no failure
+    return 130 if ended == "SIGINT" else 0
 
 
 def resolve_evaluations(config: RunConfig) -> RunConfig:

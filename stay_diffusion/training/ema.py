@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import nn
 
+from ..models.unet import UNet
+
 
 class Ema:
     """One average of a model's weights, itself a model in eval mode.
@@ -13,7 +15,7 @@ class Ema:
     initialisation (TensorFlow's ExponentialMovingAverage has the same rule).
     """
 
-    def __init__(self, model: nn.Module, rate: str):
+    def __init__(self, model: UNet, rate: str):
         self.name, self.rate = f"ema_{rate}", float(rate)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 

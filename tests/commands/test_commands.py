@@ -14,18 +14,6 @@ from stay_diffusion.commands.completion import build_parser, parser_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "numpy", "scipy", "torchvision", "PIL", "jinja2", "lpips", "mpi4py", "tensorboard", "yaml"}
-HEAVY_YET = {
-    "synthetic",
-    "copy-paste",
-    "fid",
-    "lpips",
-    "box-adherence",
-    "quality",
-    "seams",
-    "detector",
-    "score",
-    "gain",
-}
 SHIMS = sorted(
     path
     for folder in ("scripts", "evaluations", "datasets")
@@ -34,7 +22,7 @@ SHIMS = sorted(
 )
 ALL_HELP = """
 import sys, stay_diffusion.commands as commands
-for name in sorted(set(commands.COMMANDS) - {HEAVY_YET}):
+for name in commands.COMMANDS:
     sys.argv = ["stay-diffusion", name, "--help"]
     try: commands.main()
     except SystemExit as ended: assert ended.code == 0, name
@@ -52,13 +40,13 @@ def call(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
 
 def test_every_command_explains_itself_without_heavy_imports():
     ended = subprocess.run(
-        [sys.executable, "-c", ALL_HELP.replace("{HEAVY_YET}", str(HEAVY_YET))],
+        [sys.executable, "-c", ALL_HELP],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
-    for name in COMMANDS.keys() - HEAVY_YET:
+    for name in COMMANDS:
         assert f"usage: stay-diffusion {name}" in ended.stdout
     assert not HEAVY & set(ended.stdout.rpartition("loaded:")[2].split())
 
@@ -91,11 +79,10 @@ def test_the_version_stands_in_one_place(monkeypatch, capsys):
 
 @pytest.mark.parametrize("path", SHIMS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_script_is_a_shim_of_a_command(path):
-    assert len(path.read_text().splitlines()) <= 8
+    assert len(path.read_text().splitlines()) <= 6
     name = re.search(r'run\("([\w-]+)"', path.read_text())[1]
-    assert (
-        name in COMMANDS and ast.get_docstring(ast.parse(path.read_text())) == f"The same as `stay-diffusion {name}`."
-    )
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert name in COMMANDS and docstring.startswith(f"The same as `stay-diffusion {name}`")
 
 
 @pytest.mark.parametrize(("name", "flag"), [("train", "--data_dir"), ("fid", "--compat"), ("check", "--dataset_mode")])

@@ -14,6 +14,7 @@ from stay_diffusion.config import DataConfig, ModelConfig, RunConfig
 from stay_diffusion.data.annotations import RelativeBox
 from stay_diffusion.quality import classifier, run_gate
 from stay_diffusion.quality.crops import cut
+from stay_diffusion.quality.results import score_all
 from stay_diffusion.quality.run_gate import training_split
 from stay_diffusion.quality.training import train_gate
 from stay_diffusion.run import factory
@@ -22,7 +23,8 @@ from stay_diffusion.run.checkpoint import save_tensors, sha256
 if importlib.util.find_spec("torch_fidelity") is None or importlib.util.find_spec("pycocotools") is None:
     pytest.skip("needs torch-fidelity and pycocotools: pip install 'stay-diffusion[eval]'", allow_module_level=True)
 
-from stay_diffusion.commands import evaluate, quality, score
+from stay_diffusion.commands import evaluate, score
+from stay_diffusion.data.manifest import read_manifest
 from stay_diffusion.detector import networks as detector
 from stay_diffusion.detector import score as detection_score
 from stay_diffusion.detector.data import Example
@@ -157,8 +159,8 @@ def test_the_figures_are_those_of_quality_py_where_nothing_may_be_there_too(comm
     folder = save_set(tmp_path / "set", [(a, moved(b, 0.5)) for a, b in pictures_of(surfaces, "val")])
     _, report = command("--samples", folder, "--metrics", "recognised", "--gate", gate)
     judge, _ = run_gate.load(gate, "cpu")
-    lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-    boxes = [box for of_image in quality.score_all(folder, lines, judge) for box in of_image.boxes]
+    entries = read_manifest(folder / "manifest.jsonl")
+    boxes = [box for of_image in score_all(folder, entries, judge) for box in of_image.boxes]
     assert value(report, "class probability") == pytest.approx(np.mean([b.class_probability for b in boxes]), abs=1e-6)
     assert value(report, "recognised boxes") == pytest.approx(np.mean([b.predicted == b.label for b in boxes]))
     assert any(b.predicted == "nothing there" for b in boxes)

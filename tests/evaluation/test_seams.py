@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stay_diffusion.commands import seams as script
+from stay_diffusion.evaluation import seams as script
 
 
 def case(change, shift=0.0, outside=0):
