@@ -38,6 +38,7 @@ def main() -> int:
     from ..run.checkpoint import sha256, write_text
     from ..system.device import pick_device
     from ..system.storage import make_folder
+    from ..system.versions import installed_versions
 
     device = pick_device(run.device)
     data = DataConfig(run.data_dir, run.dataset_mode, val_fraction=run.val_fraction, class_map=run.class_map)
@@ -56,7 +57,7 @@ def main() -> int:
         "seconds": round(time.perf_counter() - started, 1),
         "protocol": {**asdict(run), **asdict(training), "images": len(items), "test_images": len(test)},
         "sha256": sha256(out / "detector.pt"),
-        "versions": scoring.versions(),
+        "versions": installed_versions(scoring.VERSIONS),
     }
     if test:
         _, score = scoring.score_detector(detector, test)

@@ -20,7 +20,7 @@ from ..system.distributed import join, start_group, wait_for_all
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison
 
-VERSIONS = ("torch", "torch-fidelity", "numpy", "pillow")  # of those that FID depends on
+VERSIONS = ("torch", "torch-fidelity", "numpy", "pillow")
 
 
 def main(path1: str = "", path2: str = "") -> None:
@@ -76,7 +76,7 @@ def report(comparison: "Comparison", fid: float, out: Path | None) -> None:
 
 def protocol(comparison: "Comparison") -> dict:
     """Return all that the number depends on, by the tradition's names."""
-    from ..evaluation.figures import versions
+    from ..system.versions import installed_versions
 
     facts: dict = {}
     for name, side in (("path1", comparison.reference), ("path2", comparison.samples)):
@@ -87,7 +87,7 @@ def protocol(comparison: "Comparison") -> dict:
     common = comparison.feature_facts()
     names = ("features", "weights", "weights_sha256", "resize", "compat")
     facts |= {name: common[name] for name in names if name in common}
-    return facts | {"versions": {name: value for name, value in versions().items() if name in VERSIONS}}
+    return facts | {"versions": installed_versions(VERSIONS)}
 
 
 def cautions(comparison: "Comparison") -> Iterator[str]:

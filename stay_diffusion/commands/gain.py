@@ -106,7 +106,8 @@ class Progress:
 
 def protocol(options: DetectorGain, sets: "GainSets", results: list[dict]) -> dict:
     """Return all that the results depend on."""
-    from ..detector.score import versions
+    from ..detector.score import VERSIONS
+    from ..system.versions import installed_versions
 
     gain, by_name = options.gain, sets.by_name()
     cpu = [sum(result["cpu_seconds"].values()) for result in results]
@@ -119,5 +120,5 @@ def protocol(options: DetectorGain, sets: "GainSets", results: list[dict]) -> di
         "allow_test_sources": gain.allow_test_sources,
         **asdict(options.training),
         "cpu_seconds_per_training": round(sum(cpu) / len(cpu), 1),
-        "versions": versions(),
+        "versions": installed_versions(VERSIONS),
     }

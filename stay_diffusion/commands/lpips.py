@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..evaluation.metrics.lpips import Distances, Lpips
 
 NAMES_SHOWN = 5
-VERSIONS = ("torch", "torchvision", "lpips", "pillow")  # of those that LPIPS depends on
+VERSIONS = ("torch", "torchvision", "lpips", "pillow")
 
 
 def main() -> None:
@@ -61,14 +61,14 @@ def main() -> None:
 
 def protocol(runs: Sequence[Path], names: Sequence[set[str]], lpips: "Lpips") -> dict:
     """Return all that the number depends on."""
-    from ..evaluation.figures import versions
+    from ..system.versions import installed_versions
 
     return {
         "runs": {str(run.resolve()): len(run_names) for run, run_names in zip(runs, names, strict=True)},
         **lpips.facts(),
         "range": "normalised for ImageNet, then again by LPIPS" if lpips.compat else "[-1, 1]",
         "compat": lpips.compat,
-        "versions": {name: value for name, value in versions().items() if name in VERSIONS},
+        "versions": installed_versions(VERSIONS),
     }
 
 

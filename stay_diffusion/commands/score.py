@@ -25,6 +25,7 @@ def main() -> int:
     from ..detector import score as scoring
     from ..run.checkpoint import sha256, write_text
     from ..system.device import pick_device
+    from ..system.versions import installed_versions
 
     detector = networks.load(args.detector, pick_device(args.device))
     data = DataConfig(
@@ -46,7 +47,7 @@ def main() -> int:
         "images": len(items),
         "detector": str(args.detector.resolve()),
         "detector_sha256": sha256(args.detector),
-        "versions": scoring.versions(),
+        "versions": installed_versions(scoring.VERSIONS),
     }
     for path, content in (
         (args.json, asdict(score) | {"protocol": protocol}),

@@ -4,7 +4,6 @@ import contextlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from ..system.tables import markdown_table
 from .data import Example, objects_per_class
 from .networks import Detections, Detector, detect
 
+VERSIONS = ("torch", "torchvision", "pycocotools")  # that scores depend on
 PER_IMAGE = 100  # detections that count, as in COCO
 
 
@@ -30,11 +30,6 @@ class DetectionScore:
     recall: float
     recall50: float
     per_class: dict[str, dict[str, float | None]]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that scores depend on."""
-    return {name: version(name) for name in ("torch", "torchvision", "pycocotools")}
 
 
 def score_detector(detector: Detector, items: Sequence[Example]) -> tuple[list[Detections], DetectionScore]:

@@ -1,11 +1,12 @@
 """Figures, each with what it depends on, as one JSON object and one Markdown table."""
 
 import math
-import sys
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from typing import NamedTuple
+
+from ..system.versions import installed_versions
 
 VERSIONS = ("torch", "torchvision", "torch-fidelity", "lpips", "pycocotools", "numpy", "pillow")
 BETTER = {"lower": "↓", "higher": "↑", "": ""}
@@ -43,20 +44,10 @@ class Figure:
         return f"{self.value:.4f}" if self.spread is None else f"{self.value:.4f} ± {self.spread:.4f}"
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the installed libraries that figures depend on."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in VERSIONS:
-        try:
-            found[name] = version(name)
-        except ModuleNotFoundError:
-            continue
-    return found
-
-
 def add_versions(figures: Sequence[Figure]) -> list[Figure]:
     """Add the versions of the libraries to the figures' protocols."""
-    return [replace(figure, protocol=figure.protocol | {"versions": versions()}) for figure in figures]
+    versions = {"python": platform.python_version()} | installed_versions(VERSIONS)
+    return [replace(figure, protocol=figure.protocol | {"versions": versions}) for figure in figures]
 
 
 def as_json(figures: Sequence[Figure], common: dict) -> dict:

@@ -38,7 +38,7 @@ class Examples(NamedTuple):
         return Examples(*(column[which] for column in self))
 
 
-class View(NamedTuple):
+class SeenImage(NamedTuple):
     """A picture at the scale at which the network sees it: boxes (n, 4) of all that is drawn, in its own pixels.
 
     `sources` (n, 4) are the same boxes in pixels of the file, `kept` those of them that count.
@@ -52,13 +52,13 @@ class View(NamedTuple):
     kept: NDArray
 
 
-def views(dataset: LayoutDataset) -> Iterator[View]:
+def views(dataset: LayoutDataset) -> Iterator[SeenImage]:
     """Yield every image of a data set: whole for unscaled crops, else as the network sees it."""
     for index in range(len(dataset)):
         if dataset.data.crop_policy == "object":
             picture, boxes, labels, _ = dataset.whole(index)
             boxes = boxes.reshape(-1, 4)
-            yield View(index, picture.image, boxes, labels, boxes, np.arange(len(boxes)))
+            yield SeenImage(index, picture.image, boxes, labels, boxes, np.arange(len(boxes)))
             continue
         found: set[int] = set()
         for epoch in range(LOOKS.get(dataset.data.crop_policy, 1)):
@@ -67,7 +67,7 @@ def views(dataset: LayoutDataset) -> Iterator[View]:
             boxes = transforms.map_boxes(sources, seen.cut.window) * dataset.image_size
             new = np.array([place for place in seen.cut.kept.tolist() if place not in found], dtype=np.int64)
             if epoch == 0 or len(new):
-                yield View(index, seen.cut.image, boxes, seen.labels, sources, new)
+                yield SeenImage(index, seen.cut.image, boxes, seen.labels, sources, new)
             found.update(new.tolist())
 
 
@@ -85,7 +85,7 @@ def examples(dataset: LayoutDataset, seed: int) -> Examples:
     sizes: list[NDArray] = []  # width and height of the objects so far, which those of empty places are drawn from
     rows: list[tuple] = []
 
-    def add(view: View, box: NDArray, label: int, source: NDArray, rng: np.random.Generator) -> None:
+    def add(view: SeenImage, box: NDArray, label: int, source: NDArray, rng: np.random.Generator) -> None:
         rows.append((*crops.cut(view.image, box, channels), label, view.record, source, True))
         if windowed and counts[label] < most:
             window, shifted = _window(view.image, box, dataset.image_size, rng)
@@ -121,7 +121,7 @@ def _window(image: Image.Image, box: NDArray, size: int, rng: np.random.Generato
     return image.crop((round(x0), round(y0), round(x1), round(y1))), box - (x0, y0, x0, y0)
 
 
-def _empty_place(view: View, size: NDArray, rng: np.random.Generator) -> NDArray | None:
+def _empty_place(view: SeenImage, size: NDArray, rng: np.random.Generator) -> NDArray | None:
     """Find a box of this size that meets no drawn one; None where there is no room."""
     free = np.array(view.image.size) - size
     if (free < 0).any():

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 from ...run.checkpoint import atomic_write
 from ...system.distributed import gather, gather_shares
 from ...system.launchers import ALONE, World
+from ...system.versions import installed_versions
 from ..image_set import ImageSet, Item, batches
 
 OFF = "off"
@@ -128,7 +128,7 @@ def _file_of(images: ImageSet, extractor: Extractor, kind: str, reading: Reading
         "extractor": extractor.facts,
         "image_size": extractor.image_size or reading.image_size,
         "device": torch.device(reading.device).type,
-        "versions": {name: version(name) for name in ("torch", "pillow", "numpy")},
+        "versions": installed_versions(("torch", "pillow", "numpy")),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return reading.cache / f"{digest}-{kind}.npy"
