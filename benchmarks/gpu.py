@@ -34,7 +34,7 @@ from document import around_section, replace_section
 from measuring import AT_LEAST, AT_MOST, Row, machine, table
 from subjects import NETWORKS
 
-from stay_diffusion.run.checkpoint import atomic_write
+from stay_diffusion.run.checkpoint import write_text
 from stay_diffusion.system.command import argument_parser, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -179,7 +179,7 @@ def main() -> int:
 
     def keep(found: dict) -> None:
         text = json.dumps({**kept, "gpu": found}, indent=2) + "\n"
-        atomic_write(file, lambda opened: opened.write(text.encode()))
+        write_text(file, text)
 
     found = measure(plan, parts, arguments.budget, {**kept.get("gpu", {}), "machine": machine()}, keep)
     text = as_text(found)

@@ -9,19 +9,18 @@ box's mean difference is under twice that outside the boxes of its image, or und
 of `evaluate --metrics in_out_ratio`.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..system.command import argument_parser
 
 if TYPE_CHECKING:
     from ..evaluation.metrics.in_out_ratio import InOut
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("results", type=Path, help="folder made by image_sample.py")
     parser.add_argument("--batch_size", type=int, default=16, help="good parts at a time (does not change them)")
     parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ...; empty: a GPU if there is one")
@@ -31,7 +30,7 @@ def main() -> int:
 
     from ..evaluation.good_parts import pair_with_good_parts
     from ..evaluation.metrics.in_out_ratio import measure
-    from ..run.checkpoint import atomic_write
+    from ..run.checkpoint import write_text
     from ..system.device import pick_device
 
     pairs, settings = pair_with_good_parts(arguments.results, arguments.batch_size, pick_device(arguments.device))
@@ -49,7 +48,7 @@ def main() -> int:
         "protocol": settings,
     }
     out = arguments.results / "box_adherence.json"
-    atomic_write(out, lambda file: file.write((json.dumps(report, indent=2) + "\n").encode()))
+    write_text(out, json.dumps(report, indent=2) + "\n")
     print(f"written: {out.resolve()}")
     return 0
 

@@ -42,7 +42,7 @@ def main() -> int:
     from ..data.checks import statistics, usable
     from ..data.problems import LEFT_OUT, Problem
     from ..run import factory
-    from ..run.checkpoint import atomic_write
+    from ..run.checkpoint import write_text
     from ..system import storage
 
     storage.check_writable_here("json", run.check.json)
@@ -84,7 +84,7 @@ def main() -> int:
     show_problems(problems)
     if run.check.json:
         text = json.dumps(report, indent=2) + "\n"
-        atomic_write(Path(run.check.json), lambda file: file.write(text.encode()))
+        write_text(Path(run.check.json), text)
         print(f"written: {Path(run.check.json).resolve()}")
     if not report["images_kept"]:
         return 2

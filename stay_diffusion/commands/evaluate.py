@@ -87,7 +87,7 @@ def report(comparison: "Comparison", figures: Sequence["Figure"], missing: dict[
     """Print the figures as a table, and write the files asked for."""
     from ..evaluation.figures import add_versions, as_json, as_markdown
     from ..evaluation.measure import warn_of_identical
-    from ..run.checkpoint import atomic_write
+    from ..run.checkpoint import write_text
 
     options = comparison.options
     common = {
@@ -104,5 +104,5 @@ def report(comparison: "Comparison", figures: Sequence["Figure"], missing: dict[
     text = json.dumps(as_json(figures, common), indent=2) + "\n"
     for out, content in ((options.json, text), (options.markdown, table)):
         if out:
-            atomic_write(Path(out), lambda file, content=content: file.write(content.encode()))
+            write_text(Path(out), content)
             print(f"written: {Path(out).resolve()}")

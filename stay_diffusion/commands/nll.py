@@ -71,7 +71,7 @@ def main() -> int:
         return 0
 
     # The measurement
-    out = make_folder(nll.out) if nll.out and world.is_main else None
+    out = storage.make_folder("out", nll.out) if nll.out and world.is_main else None
     bounds = metric.measure(model, config.model, diffusion, len(dataset), metric.read_split(dataset, world), nll, world)
     if not world.is_main:
         return 0
@@ -117,24 +117,14 @@ def show(report: dict, T: int) -> None:
         print(f"    {steps:18s} {value:9.4f}")
 
 
-def make_folder(out: str) -> Path:
-    """Make the folder of --out; ValueError where that cannot be."""
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {out}: cannot be made: {error.strerror}") from None
-    return folder
-
-
 def write(folder: Path, report: dict, terms: dict) -> None:
     """Write nll.json, and each term's means over the images as arr_0 (T,) of its own npz, from t = T - 1 down to 0."""
     import numpy as np
 
     from ..evaluation.metrics.nll import TERMS
-    from ..run.checkpoint import atomic_write
+    from ..run.checkpoint import atomic_write, write_text
 
     for name, values in terms.items():
         atomic_write(folder / TERMS[name], lambda file, values=values: np.savez(file, values))
     text = json.dumps(report, indent=2) + "\n"
-    atomic_write(folder / "nll.json", lambda file: file.write(text.encode()))
+    write_text(folder / "nll.json", text)

@@ -14,9 +14,10 @@ Writes RESULTS/quality.jsonl, a line for each image, and RESULTS/quality.json, t
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..system.command import argument_parser
 
 if TYPE_CHECKING:
     from ..quality.gate import QualityGate
@@ -40,9 +41,7 @@ def show(figures: dict, gate: QualityGate) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("results", type=Path, help="folder made by image_sample.py")
     parser.add_argument("--reject_below", type=float, default=0.0, help="least score of an image to be accepted")
     parser.add_argument("--reject_copies", action="store_true", help="near-copies of training objects are not accepted")

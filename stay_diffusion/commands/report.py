@@ -7,14 +7,13 @@ their scores, and how classes, sizes and places of the set compare with those of
 the likeliest copies of training pictures where they were measured; settings, and the commands that repeat all this.
 """
 
-import argparse
 from pathlib import Path
+
+from ..system.command import argument_parser
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("results", type=Path, help="folder made by image_sample.py")
     parser.add_argument("--out", type=Path, help="file to write; by default report.html in the folder")
     parser.add_argument("--per_group", type=int, default=6, help="crops of a class in each group, at most")

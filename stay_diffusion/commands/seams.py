@@ -8,22 +8,21 @@ to its neighbour outside is held against the same step in the source: 1 is a pas
 more is a seam. Reported in shares of the range of grey levels, with the drawn pixels' own steps just inside the edges.
 """
 
-import argparse
 import json
 from pathlib import Path
 
+from ..system.command import argument_parser
+
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("results", type=Path, help="folder made by image_sample.py --insert_into or --edit")
     folder = parser.parse_args().results
 
     # Imported only now, so that --help and mistyped flags answer at once.
     from ..data.manifest import read_run
     from ..evaluation.seams import INSIDE, cases_of, measure
-    from ..run.checkpoint import atomic_write
+    from ..run.checkpoint import write_text
 
     by_index = read_run(folder)
     entries = [entry for _, entry in sorted(by_index.items())]
@@ -39,5 +38,5 @@ def main() -> int:
     print(f"  the same in the sources           {found.source_step:.4f}, ratio {ratio}")
     print(f"  the drawn pixels' own, {INSIDE} inside    {found.drawn_step:.4f}")
     figures = {**vars(found), "ratio": found.ratio, "box_margin": box_margin}
-    atomic_write(folder / "seams.json", lambda file: file.write((json.dumps(figures, indent=2) + "\n").encode()))
+    write_text(folder / "seams.json", json.dumps(figures, indent=2) + "\n")
     return 0 if not found.changed_outside else 1

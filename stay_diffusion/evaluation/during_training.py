@@ -19,7 +19,7 @@ from ..data.samples import LayoutDataset
 from ..diffusion.gaussian_diffusion import respace
 from ..layouts.items import choose, from_dataset
 from ..run import factory
-from ..run.checkpoint import RunFolder, atomic_write, point, save_tensors
+from ..run.checkpoint import RunFolder, point, save_tensors, write_text
 from ..run.logger import Logger, duration
 from ..sampling.batches import Made, Make, make_all
 from ..sampling.generate import TrainedModel, make_images
@@ -113,7 +113,7 @@ class Evaluation:
             facts = {"step": state.step, "sampling": settings}
             common = {"not_computed": missing, "warnings": comparison.warnings(), **facts}
             text = json.dumps(as_json(add_versions(figures), common), indent=2) + "\n"
-            atomic_write(results / FIGURES, lambda file: file.write(text.encode()))
+            write_text(results / FIGURES, text)
         for metric, why in missing.items():
             logger.warning("step %d, not computed: %s: %s", state.step, metric, why)
         best = self._note_best(state, figures, missing)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..config import DataConfig
 from ..data.annotations import Vocabulary
-from ..run.checkpoint import atomic_write
+from ..run.checkpoint import write_text
 from .statistics import KINDS, LayoutStatistics, Picture
 
 NAME = "layout_statistics.json"
@@ -30,7 +30,7 @@ def write(folder: Path, statistics: dict[str, LayoutStatistics]) -> None:
         ]
         parts.append(f'"{kind}": [\n' + ",\n".join(rows) + "\n]")
     text = "{" + ",\n".join(parts) + "}\n"
-    atomic_write(folder / NAME, lambda file: file.write(text.encode()))
+    write_text(folder / NAME, text)
 
 
 def read(path: Path, vocabulary: Vocabulary) -> dict[str, LayoutStatistics]:

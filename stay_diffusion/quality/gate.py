@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.annotations import RelativeBox
 from ..data.images import Range, converted
 from ..data.manifest import ManifestEntry
-from ..run.checkpoint import atomic_write
+from ..run.checkpoint import write_text
 from .classifier import CropClassifier, probabilities
 from .crops import Crop, cut, without_rim
 from .neighbours import References, nearest
@@ -113,7 +113,7 @@ def write_quality(
     ]
     figures = {**summarise(entries, found, gate), "protocol": gate.protocol}
     for name, text in (("quality.jsonl", "".join(lines)), ("quality.json", json.dumps(figures, indent=2) + "\n")):
-        atomic_write(folder / name, lambda file, text=text: file.write(text.encode()))
+        write_text(folder / name, text)
 
 
 def summarise(entries: Sequence[ManifestEntry], found: Sequence[ImageQuality], gate: QualityGate) -> dict:

@@ -18,7 +18,7 @@ from ..data.images import to_pil
 from ..data.manifest import ManifestEntry, ManifestLayout
 from ..data.provenance import text_chunks
 from ..layouts.items import LayoutItem
-from ..run.checkpoint import atomic_write, lock
+from ..run.checkpoint import atomic_write, lock, write_text
 from .preview import cell_side, classes_of, contact_sheet, draw_boxes, draw_layout, draw_map, fit, legend
 
 SHEET_IMAGES = 32
@@ -122,7 +122,7 @@ class ResultsFolder:
             EXPORTS[name](data, folder, stay if in_place else link_image)
         if any(entry.mask for entry in entries):
             text = "".join(f"{name}\n" for name in self.vocabulary.classes)
-            atomic_write(self.path / "masks" / CLASSES, lambda file: file.write(text.encode()))
+            write_text(self.path / "masks" / CLASSES, text)
         save_png(self._sheet(items[:SHEET_IMAGES], entries[:SHEET_IMAGES]), self.path / "preview.png")
         if save_npz:
             samples = [np.asarray(Image.open(self.path / f"samples/{item.stem}.png")) for item in items]
@@ -174,7 +174,7 @@ class ResultsFolder:
     def _write_manifest(self, entries: dict[int, ManifestEntry]) -> None:
         parts = [path for path in manifest.find_parts(self.path) if path != self.manifest]
         text = "".join(entries[index].as_line() for index in sorted(entries))
-        atomic_write(self.manifest, lambda file: file.write(text.encode()))
+        write_text(self.manifest, text)
         for part in parts:
             part.unlink()
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...run.checkpoint import atomic_write
+from ...run.checkpoint import write_text
 from .measurement_files import MeasurementFile, find_measurements, read_measurements
 from .page import page_of
 from .run_facts import RunFacts
@@ -32,7 +32,7 @@ def write_card(run: Path, out: Path | None = None, figures: Sequence[Path] = (),
     if out.is_dir() or not out.parent.is_dir():
         raise ValueError(f"--out {out}: {'a folder; name a file in it' if out.is_dir() else 'no such folder'}")
     page = page_of(facts, files, preview or last_preview(run), out.parent)
-    atomic_write(out, lambda file: file.write(page.encode()))
+    write_text(out, page)
     return out
 
 
